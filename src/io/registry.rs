@@ -1,0 +1,1 @@
+//! Registry credentials as the node holds them.

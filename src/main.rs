@@ -1,0 +1,5 @@
+//! `swarmkeeper`: arguments → command → exit code.
+
+fn main() -> std::process::ExitCode {
+    swarmkeeper::cli::main()
+}

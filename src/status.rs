@@ -1,0 +1,170 @@
+//! What people and machines are told: the shape of `/v1/status` and `/v1/stacks`, of `status --output json`, and of the
+//! stacks' values in Consul KV.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::model::{Revision, StackName};
+
+/// The whole cluster, as the leader sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Who leads and since when; none while nobody does.
+    pub leader: Option<LeaderStatus>,
+    /// The Config Repo; none before the first look at it.
+    pub git: Option<GitStatus>,
+    /// Agents passing in Consul, of nodes in the swarm.
+    pub agents: AgentCount,
+    /// Every stack in git, and every orphan, by name.
+    pub stacks: Vec<StackStatus>,
+    /// What hinders the leader as a whole, such as a lost quorum; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// The leader, for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaderStatus {
+    /// The node's name.
+    pub node: String,
+    /// When it took the lock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The fencing token, Consul's ModifyIndex of the acquiring write.
+    pub token: u64,
+}
+
+/// The Config Repo, for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GitStatus {
+    /// The branch followed.
+    pub branch: String,
+    /// The revision last fetched; the last good one while the repo cannot be reached.
+    pub revision: Option<Revision>,
+    /// When the repo last answered.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub checked: Option<OffsetDateTime>,
+    /// Why the last look failed; none if it did not.
+    pub error: Option<String>,
+}
+
+/// How many agents are well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AgentCount {
+    /// Agents whose checks pass in Consul.
+    pub passing: usize,
+    /// Nodes of the swarm.
+    pub nodes: usize,
+}
+
+/// One stack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackStatus {
+    /// The stack.
+    pub name: StackName,
+    /// In one word.
+    pub state: StackState,
+    /// The last healthy revision, or the one being rolled out.
+    pub revision: Option<Revision>,
+    /// One line: what is the matter, or how many services run.
+    pub note: String,
+    /// What a person can do, as a command; none if nothing is needed.
+    pub next: Option<String>,
+    /// Its services.
+    pub services: Vec<ServiceStatus>,
+    /// Remarks, such as keys without effect.
+    pub warnings: Vec<String>,
+}
+
+/// A stack's state in one word, as `status` prints it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StackState {
+    /// As git says, and healthy.
+    Ok,
+    /// A rollout is on its way.
+    Rolling,
+    /// Waits for another stack, or for the engine.
+    Waiting,
+    /// Runs already and is not ours: waits for `adopt`.
+    Adopt,
+    /// The brake: waits for `approve`.
+    Approve,
+    /// A revision failed and is not tried again.
+    Held,
+    /// Changed by hand.
+    Drift,
+    /// Absent from git; nothing removed.
+    Orphan,
+    /// Paused by a person.
+    Paused,
+    /// Cannot be rendered or planned.
+    Error,
+}
+
+impl StackState {
+    /// True if a person has to do something.
+    pub fn needs_a_person(self) -> bool {
+        matches!(self, Self::Adopt | Self::Approve | Self::Held | Self::Drift | Self::Orphan | Self::Error)
+    }
+}
+
+/// One service of a stack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The service's full name, `stack_key`.
+    pub name: String,
+    /// The image with its digest, as it runs.
+    pub image: String,
+    /// Tasks running the current spec.
+    pub running: u64,
+    /// Tasks wanted.
+    pub wanted: u64,
+    /// What is the matter; none if nothing is.
+    pub problem: Option<String>,
+}
+
+/// What a person may ask of the leader about a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "command")]
+pub enum Command {
+    /// Look at git now, all stacks.
+    Sync,
+    /// Take over a stack that runs already.
+    Adopt {
+        /// The stack.
+        stack: StackName,
+    },
+    /// Let a braked revision through.
+    Approve {
+        /// The stack.
+        stack: StackName,
+        /// The revision, whole or a prefix of at least seven digits.
+        revision: String,
+    },
+    /// Remove an orphan, its volumes kept.
+    Remove {
+        /// The stack.
+        stack: StackName,
+    },
+    /// Try a failed revision again.
+    Retry {
+        /// The stack.
+        stack: StackName,
+    },
+    /// Leave a stack alone until `resume`.
+    Pause {
+        /// The stack.
+        stack: StackName,
+        /// Why, shown in `status`.
+        reason: String,
+    },
+    /// End a pause or a hold.
+    Resume {
+        /// The stack.
+        stack: StackName,
+    },
+    /// Forget this swarm: take our state, KV and registrations away and nothing else.
+    Leave,
+}
