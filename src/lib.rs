@@ -42,6 +42,7 @@ pub mod io;
 pub mod leader;
 pub mod model;
 pub mod notify;
+pub mod reconcile;
 pub mod registration;
 pub mod repo;
 pub mod spec;

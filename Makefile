@@ -1,0 +1,41 @@
+# Every target is one readable line or two; `make` alone lists them.
+SHELL   := /bin/bash
+IMAGE   ?= swarmkeeper:dev
+LAB      = cargo run --quiet --package swarmkeeper-lab --bin lab --
+BINARY   = $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host: //p')/debug/swarmkeeper
+
+.DEFAULT_GOAL := help
+.PHONY: help tools build image lab lab-down demo test bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+tools: ## install what building needs from Debian's packages (as root; otherwise say what is missing)
+	@tests/tools.sh
+
+build: tools ## the static binary
+	cargo build --locked --bin swarmkeeper
+
+image: build ## an image from scratch with that binary, on the engine that DOCKER_HOST names
+	@tests/image.sh $(BINARY) target/image
+	docker build --target prebuilt --tag $(IMAGE) --file Dockerfile target/image
+
+lab: tools ## a swarm of four nodes on this machine, with Consul, registries and git; stays until lab-down
+	$(LAB) up --detach
+
+lab-down: ## take the lab away
+	$(LAB) down
+
+demo: build ## the main job on real parts: a git commit becomes running services on four nodes
+	cargo run --quiet --locked --package swarmkeeper-lab --bin demo -- $(BINARY)
+
+test: tools ## format, lints, unit tests, repository rules, then end to end on the lab
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked
+
+bench: build ## the table of figures, also in target/bench.json
+	cargo test --locked --test bench -- $(BINARY)
+
+clean: ## remove what was built
+	cargo clean
