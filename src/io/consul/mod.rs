@@ -2,19 +2,30 @@
 //!
 //! A client of our own over reqwest: `consulrs` 0.1.0, the crate one would take, fails to decode services that have an address,
 //! has no health, transaction or ACL endpoints, and encodes KV keys twice.
+//!
+//! Every request states a timeout and the most it reads. A failure is one of three things, because three things can be done next:
+//! [`Error::NoAnswer`] leaves open whether a write was done (read back), [`Error::Refused`] is a clear no, and [`Error::Answer`] is
+//! a Consul that does not keep its API. A 403 names the ACL rule that is missing, since Consul 1.8 says "Permission denied" only.
 
+pub mod acl;
 pub mod agent;
+pub mod check;
+pub mod health;
 pub mod kv;
+mod request;
 pub mod session;
+pub mod txn;
 
 use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::model::Sensitive;
 
 /// How to reach the agent.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Such as `http://127.0.0.1:8500` (`CONSUL_HTTP_ADDR`).
+    /// `http://127.0.0.1:8500`, `https://…`, `unix:///run/consul.sock`, or `host:port` as in Consul's own `CONSUL_HTTP_ADDR`.
     pub address: String,
     /// The ACL token, if the cluster has ACLs.
     pub token: Option<Sensitive<String>>,
@@ -25,7 +36,6 @@ pub struct Options {
 pub struct Consul {
     http: reqwest::Client,
     base: url::Url,
-    token: Option<Sensitive<String>>,
 }
 
 /// What Consul said or did not say.
@@ -39,8 +49,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A key or an ID that no URL can carry; nothing was sent.
+    #[error("{operation}: a part of this path is empty, \".\" or \"..\", which consul's URLs cannot express")]
+    Path {
+        /// Method and path.
+        operation: String,
+    },
     /// No answer: it may or may not have been done.
-    #[error("{operation}: no answer from consul: {source:#}")]
+    #[error("{operation}: no answer from consul: {}", causes(.source))]
     NoAnswer {
         /// Method and path.
         operation: String,
@@ -54,7 +70,7 @@ pub enum Error {
         operation: String,
         /// HTTP status.
         status: u16,
-        /// Its words, cut to 300 characters.
+        /// Its words, cut to 300 characters; for a 403 with the ACL rule that the token needs.
         body: String,
     },
     /// An answer that we cannot read.
@@ -70,5 +86,125 @@ pub enum Error {
 /// Longest wait for an ordinary request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait for a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Largest answer read, in bytes.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+impl Consul {
+    /// A client for the agent at `options.address`; connects to nothing yet.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let Options { address, token } = options;
+        let bad = |reason: String| Error::Address { address: address.clone(), reason };
+        let (base, socket) = resolve(&address).map_err(bad)?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(token.reveal())
+                .map_err(|_| bad("the ACL token has characters that no HTTP header can carry".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert("X-Consul-Token", value);
+        }
+        // An error means that the process has a provider already, which is all we ask.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut http = reqwest::Client::builder()
+            .default_headers(headers)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            // The agent is node-local: a proxy set for the Config Repo or a registry is not meant for it.
+            .no_proxy();
+        if base.scheme() == "http" {
+            // Otherwise building the client fails where no CA roots are installed, as in an image from scratch.
+            http = http.tls_certs_only([]);
+        }
+        if let Some(socket) = socket {
+            http = http.unix_socket(socket);
+        }
+        let http = http.build().map_err(|error| bad(causes(&error)))?;
+        Ok(Self { http, base })
+    }
+}
+
+impl Error {
+    /// True if the request may have been carried out although nobody told us.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::NoAnswer { .. } | Self::Answer { .. })
+    }
+
+    /// The status of an answer that says no.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// The base URL, and the path of the socket if the address names one.
+fn resolve(address: &str) -> Result<(url::Url, Option<std::path::PathBuf>), String> {
+    let address = address.trim();
+    if let Some(path) = address.strip_prefix("unix://") {
+        if !path.starts_with('/') {
+            return Err("write the socket's absolute path, such as unix:///run/consul.sock".to_owned());
+        }
+        let base = url::Url::parse("http://localhost/").map_err(|error| error.to_string())?;
+        return Ok((base, Some(path.into())));
+    }
+    let text = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let base = url::Url::parse(&text).map_err(|error| error.to_string())?;
+    match base.scheme() {
+        "http" | "https" if base.has_host() => Ok((base, None)),
+        other => Err(format!("{other:?} is not supported; use http, https or unix")),
+    }
+}
+
+/// An error with its causes: reqwest's own text ends before the interesting part.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(address: &str, expect: Result<&str, &str>) {
+        let got = resolve(address).map(|(base, socket)| match socket {
+            Some(path) => format!("{base} at {}", path.display()),
+            None => base.to_string(),
+        });
+        match expect {
+            Ok(base) => assert_eq!(got.as_deref(), Ok(base)),
+            Err(part) => assert!(got.clone().unwrap_err().contains(part), "{got:?}"),
+        }
+    }
+
+    #[test]
+    fn an_address_may_be_a_url_a_host_with_port_or_a_socket() {
+        check("http://127.0.0.1:8500", Ok("http://127.0.0.1:8500/"));
+        check("https://consul.example/sub", Ok("https://consul.example/sub"));
+        check("127.0.0.1:8500", Ok("http://127.0.0.1:8500/"));
+        check("unix:///run/consul.sock", Ok("http://localhost/ at /run/consul.sock"));
+    }
+
+    #[test]
+    fn an_address_that_cannot_work_says_what_would() {
+        check("unix://run/consul.sock", Err("absolute path"));
+        check("ftp://x", Err("use http, https or unix"));
+        check("", Err("empty host"));
+    }
+
+    #[test]
+    fn a_token_never_shows() {
+        let token = Some(Sensitive::new("s3cret".to_owned()));
+        let consul = Consul::new(Options { address: "http://127.0.0.1:8500".to_owned(), token }).unwrap();
+        assert!(!format!("{consul:?}").contains("s3cret"));
+    }
+}

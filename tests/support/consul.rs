@@ -1,0 +1,179 @@
+//! A real Consul for tests: one server on loopback, with free ports and a data directory of its own, killed when dropped.
+
+// Each test binary that includes this file uses a part of it.
+#![allow(dead_code)]
+// A test that cannot start its server has failed, and says why by panicking.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use swarmkeeper::io::consul::{Consul, Options};
+use swarmkeeper::model::Sensitive;
+
+/// Where `make lab-install` unpacks Consul.
+const LAB: &str = "/var/cache/swarmkeeper-lab/consul/usr/bin/consul";
+
+/// How long a server may take until it leads itself; a loaded machine of two cores took 9 s.
+const START_MAX: Duration = Duration::from_mins(1);
+
+/// How often a start is tried with other ports, should somebody take one between our look and Consul's.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A running server; the name of its node is `consul-test`.
+#[derive(Debug)]
+pub struct ConsulServer {
+    child: Child,
+    dir: tempfile::TempDir,
+    http_port: u16,
+    token: Option<String>,
+}
+
+impl ConsulServer {
+    /// Starts a server without ACLs and waits until it is ready for sessions.
+    pub async fn start() -> Self {
+        Self::start_with(json!({}), None).await
+    }
+
+    /// Starts a server with more configuration; `token` is what [`Self::client`] and the wait for readiness use.
+    pub async fn start_with(more: Value, token: Option<&str>) -> Self {
+        for _ in 0..ATTEMPTS_MAX {
+            let dir = tempfile::tempdir().unwrap();
+            let http_port = write_config(dir.path(), &more);
+            let mut server = Self { child: spawn(dir.path()), dir, http_port, token: token.map(ToOwned::to_owned) };
+            if server.ready().await {
+                return server;
+            }
+        }
+        panic!("consul did not start in {ATTEMPTS_MAX} attempts");
+    }
+
+    /// Such as `http://127.0.0.1:34567`.
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    /// A client with the server's token.
+    pub fn client(&self) -> Consul {
+        self.client_with(self.token.as_deref())
+    }
+
+    /// A client with another token.
+    pub fn client_with(&self, token: Option<&str>) -> Consul {
+        let token = token.map(|token| Sensitive::new(token.to_owned()));
+        Consul::new(Options { address: self.address(), token }).unwrap()
+    }
+
+    /// Kills the server as a power cut would; its data stays.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same ports with the same data.
+    pub async fn start_again(&mut self) {
+        self.child = spawn(self.dir.path());
+        assert!(self.ready().await, "consul did not come back:\n{}", self.log());
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// False if the process ended, which a port that was taken does.
+    async fn ready(&mut self) -> bool {
+        let begin = Instant::now();
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();
+        // The library's client has installed the TLS provider that this one needs.
+        let http = http.unwrap();
+        let url = format!("{}/v1/health/node/consul-test", self.address());
+        while begin.elapsed() < START_MAX {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            let mut request = http.get(&url);
+            if let Some(token) = &self.token {
+                request = request.header("X-Consul-Token", token);
+            }
+            // A session needs serfHealth, which the server writes after it has become the Raft leader.
+            if let Ok(answer) = request.send().await
+                && answer.text().await.is_ok_and(|text| text.contains("serfHealth"))
+            {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("consul was not ready within {START_MAX:?}:\n{}", self.log());
+    }
+}
+
+impl Drop for ConsulServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn write_config(dir: &Path, more: &Value) -> u16 {
+    let http = free_port();
+    let mut config = json!({
+        "node_name": "consul-test",
+        "server": true,
+        "bootstrap": true,
+        "bind_addr": "127.0.0.1",
+        "client_addr": "127.0.0.1",
+        "data_dir": dir.join("data"),
+        "disable_update_check": true,
+        "performance": { "raft_multiplier": 1 },
+        "ports": {
+            "http": http, "dns": free_port(), "server": free_port(), "serf_lan": free_port(),
+            "serf_wan": -1, "grpc": -1, "https": -1
+        },
+    });
+    let (Some(config_map), Some(more)) = (config.as_object_mut(), more.as_object()) else { unreachable!() };
+    config_map.extend(more.clone());
+    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    http
+}
+
+fn spawn(dir: &Path) -> Child {
+    // A client of the library installs the process's TLS provider.
+    drop(Consul::new(Options { address: "127.0.0.1:1".to_owned(), token: None }));
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    Command::new(binary())
+        .arg("agent")
+        .arg("-config-file")
+        .arg(dir.join("config.json"))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// `CONSUL`, else what is in `PATH`, else what the lab has unpacked.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("CONSUL") {
+        return path.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join("consul"))
+        .chain([PathBuf::from(LAB)])
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("no consul: run `make lab-install`, or set CONSUL to the path of a consul binary"))
+}
+
+/// A port that is free for TCP and UDP alike.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
