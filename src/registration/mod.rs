@@ -1,1 +1,309 @@
-//! Being written.
+//! Containers → Consul, on every node.
+//!
+//! # Flow
+//!
+//! `observe` (what the engine runs, what the Consul agent has) → [`plan`](mod@plan) (pure) → one write after another. One loop, one
+//! writer. Events of the engine only say which container to look at again and wake the loop; every pass lists anew, at the latest
+//! after [`PASS_INTERVAL`].
+//!
+//! # Guarantees
+//!
+//! * A pass that finds everything as it should be writes nothing, apart from repeating TTL checks before they run out.
+//! * Only entries that bear our owner are changed or removed, and only after a complete list of containers. While the engine is
+//!   silent, nothing is removed; when we end, nothing is.
+//! * A container that started is in Consul after one list, one inspection and one write; one that died leaves as fast.
+//!
+//! # Limits
+//!
+//! * Writes go one by one, since Consul takes no more at a time; a pass makes at most [`STEPS_MAX`] and the next goes on.
+//! * `SERVICE_CHECK_DEREGISTER_AFTER` makes Consul forget an entry whose container still runs; the next pass registers it again.
+//! * Ports of swarm's ingress and deploy labels stand on the service, which a node cannot read, and are not registered here.
+
+pub mod convention;
+pub mod observe;
+pub mod own;
+pub mod plan;
+mod run;
+pub mod wanted;
+
+#[cfg(test)]
+mod fixture;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::observe::Engine;
+pub use self::own::{Role, SelfState, Trouble};
+pub use self::run::{DEBOUNCE, PASS_INTERVAL, RETRY_INTERVAL, run};
+
+use self::observe::{Node, Observer};
+use self::plan::{Containers, Desired, Plan, Registered, Step, plan};
+use self::wanted::{META_OWNER, Place, Remark, Wanted};
+use crate::io::consul::{self, Consul};
+use crate::io::docker;
+
+/// Most writes of a pass; what is left is planned again at once, so that events and the agent's own checks never wait long. A
+/// thousand first registrations take Consul 6 to 11 s.
+pub const STEPS_MAX: usize = 256;
+
+/// What registration needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The node's name, as in the swarm: part of default IDs and of the agent's own.
+    pub node: String,
+    /// Marks our entries. It must stay the same for a node over restarts and updates, and differ from every other node's.
+    pub owner: String,
+    /// The cluster's name, a tag of the agent's service.
+    pub cluster: String,
+    /// The node's address for others; none: the one that the Consul agent advertises.
+    pub node_address: Option<IpAddr>,
+    /// For containers that ask for their own address and are on several networks: which to prefer, the first first.
+    pub networks: Vec<String>,
+    /// The port of the agent's HTTP API.
+    pub http_port: u16,
+}
+
+/// Why a pass could not be made, or not to its end; the next one begins anew.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is registered cannot be told, or Consul stopped answering.
+    #[error("registrations are not kept: {0}")]
+    Consul(#[from] consul::Error),
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Services of containers that are registered by us now.
+    pub registered: usize,
+    /// Writes made, repeats of TTL checks not counted.
+    pub written: usize,
+    /// Repeats of TTL checks.
+    pub repeated: usize,
+    /// True if there was more to do than a pass does, or the pass was ended between two writes.
+    pub unfinished: bool,
+    /// Why the engine did not tell what it runs; none if it did.
+    pub engine: Option<docker::Error>,
+    /// What a person should know, as long as it lasts.
+    pub remarks: BTreeSet<Remark>,
+}
+
+/// Keeps the registrations of one node; remembers nothing that it could not find out again.
+#[derive(Debug)]
+pub struct Registrar<E> {
+    options: Options,
+    engine: E,
+    consul: Consul,
+    observer: Observer,
+    /// The Consul agent's address, until Consul fails.
+    agent_address: Option<IpAddr>,
+    /// When we last said how a check stands.
+    reported: BTreeMap<String, Instant>,
+}
+
+impl<E: Engine> Registrar<E> {
+    /// Nothing happens before the first pass.
+    pub fn new(options: Options, engine: E, consul: Consul) -> Self {
+        let (observer, reported) = (Observer::default(), BTreeMap::new());
+        Self { options, engine, consul, observer, agent_address: None, reported }
+    }
+
+    /// Something happened to a container: the next pass looks at it again.
+    pub fn mark(&mut self, event: docker::Event, now: Instant) {
+        self.observer.mark(event, now);
+    }
+
+    /// Observes, plans and writes, until done or, between two writes, `shutdown`.
+    pub async fn pass(
+        &mut self,
+        state: &SelfState,
+        now: Instant,
+        shutdown: &CancellationToken,
+    ) -> Result<Outcome, Error> {
+        let outcome = self.try_pass(state, now, shutdown).await;
+        if outcome.is_err() {
+            // A Consul that was away may have lost everything: take nothing as said.
+            self.agent_address = None;
+            self.reported.clear();
+        }
+        outcome
+    }
+
+    async fn try_pass(
+        &mut self,
+        state: &SelfState,
+        now: Instant,
+        shutdown: &CancellationToken,
+    ) -> Result<Outcome, Error> {
+        // Nothing is half done when this is given up: it only reads.
+        let observed = async {
+            tokio::join!(
+                self.observer.observe(&self.engine, now),
+                self.consul.agent_services(),
+                self.consul.agent_checks(),
+                agent_address(&self.consul, self.agent_address),
+            )
+        };
+        let Some((node, services, checks, agent_address)) = shutdown.run_until_cancelled(observed).await else {
+            return Ok(Outcome { unfinished: true, ..Outcome::default() });
+        };
+        let (services, checks, agent_address) = (services?, checks?, agent_address?);
+        self.agent_address = Some(agent_address);
+        self.reported.retain(|check, _| checks.contains_key(check));
+
+        let address = self.options.node_address.unwrap_or(agent_address);
+        let mut outcome = Outcome::default();
+        let own = own::wanted(&self.options, address, &with_engine(state, node.as_ref().err()));
+        let containers = node.map_err(|error| outcome.engine = Some(error)).ok();
+        let containers = containers.map(|node| self.wanted(&node, address, &mut outcome.remarks));
+
+        let containers = containers.as_ref().map(|(wanted, unknown)| Containers { wanted, unknown });
+        let desired = Desired { owner: &self.options.owner, own: &own, containers };
+        let reported = &self.reported;
+        let registered = Registered { services: &services, checks: &checks, agent_address, reported };
+        let Plan { steps, remarks } = plan(&desired, &registered, now);
+        outcome.remarks.extend(remarks);
+        let own_id = own.registration.id.as_str();
+        let is_ours = |id: &str| id != own_id && services.get(id).is_some_and(|service| self.owns(service));
+        let mut ours: BTreeSet<String> = services.keys().filter(|id| is_ours(id)).cloned().collect();
+
+        let result = self.apply(steps, now, &mut outcome, &mut ours, shutdown).await;
+        ours.remove(own_id);
+        outcome.registered = ours.len();
+        result.map(|()| outcome)
+    }
+
+    /// What the node's containers should have, and the IDs of those that could not be inspected.
+    fn wanted(&self, node: &Node, address: IpAddr, remarks: &mut BTreeSet<Remark>) -> (Vec<Wanted>, BTreeSet<String>) {
+        let place = Place {
+            hostname: self.options.node.clone(),
+            owner: self.options.owner.clone(),
+            address,
+            networks: self.options.networks.clone(),
+        };
+        let mut said = Vec::new();
+        let wanted =
+            node.containers.iter().flat_map(|container| wanted::wanted(container, &place, &mut said)).collect();
+        said.extend(node.unknown.iter().map(|(id, error)| Remark {
+            subject: docker::short(id).to_owned(),
+            text: format!("its registration stays as it is: {error}"),
+        }));
+        remarks.extend(said);
+        (wanted, node.unknown.keys().cloned().collect())
+    }
+
+    /// Performs the steps; what Consul refuses is remarked and skipped, what it does not answer ends the pass.
+    async fn apply(
+        &mut self,
+        steps: Vec<Step>,
+        now: Instant,
+        outcome: &mut Outcome,
+        ours: &mut BTreeSet<String>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        let all = steps.len();
+        let mut refused = 0;
+        for step in steps.into_iter().take(STEPS_MAX) {
+            if shutdown.is_cancelled() {
+                outcome.unfinished = true;
+                return Ok(());
+            }
+            match perform(&self.consul, &step).await {
+                Ok(()) => {}
+                Err(error @ consul::Error::Refused { .. }) => {
+                    refused += 1;
+                    let (subject, text) = (step.subject().to_owned(), format!("consul refused it: {error}"));
+                    outcome.remarks.insert(Remark { subject, text });
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.note(&step, now, outcome, ours);
+        }
+        // If everything was refused, trying again at once would not end.
+        outcome.unfinished = all > STEPS_MAX && refused < STEPS_MAX;
+        Ok(())
+    }
+
+    /// Remembers and logs a step that succeeded.
+    fn note(&mut self, step: &Step, now: Instant, outcome: &mut Outcome, ours: &mut BTreeSet<String>) {
+        match step {
+            Step::Register { registration, reports, .. } => {
+                ours.insert(registration.id.clone());
+                self.reported.extend(reports.iter().map(|report| (report.check.clone(), now)));
+            }
+            Step::Report { report, .. } => drop(self.reported.insert(report.check.clone(), now)),
+            Step::Deregister { id, .. } => drop(ours.remove(id)),
+        }
+        if matches!(step, Step::Report { before: None, .. }) {
+            outcome.repeated += 1;
+            tracing::trace!(service = step.subject(), "{step}");
+        } else {
+            outcome.written += 1;
+            tracing::info!(service = step.subject(), "{step}");
+        }
+    }
+
+    fn owns(&self, service: &consul::agent::AgentService) -> bool {
+        service.meta.get(META_OWNER) == Some(&self.options.owner)
+    }
+}
+
+/// Takes everything away that `owner` has registered at this node's Consul agent, and says how many entries that were.
+pub async fn remove_own(consul: &Consul, owner: &str) -> Result<usize, consul::Error> {
+    let services = consul.agent_services().await?;
+    let mut removed = 0;
+    for service in services.values().filter(|service| service.meta.get(META_OWNER).is_some_and(|name| name == owner)) {
+        consul.deregister_service(&service.id).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+async fn perform(consul: &Consul, step: &Step) -> Result<(), consul::Error> {
+    match step {
+        Step::Register { registration, reports, maintenance, .. } => {
+            consul.register_service(registration).await?;
+            for report in reports {
+                consul.update_check(&report.check, report.status, &report.text).await?;
+            }
+            match maintenance {
+                Some(reason) => consul.service_maintenance(&registration.id, Some(reason)).await,
+                None => Ok(()),
+            }
+        }
+        Step::Report { report, .. } => consul.update_check(&report.check, report.status, &report.text).await,
+        Step::Deregister { id, .. } => consul.deregister_service(id).await,
+    }
+}
+
+async fn agent_address(consul: &Consul, known: Option<IpAddr>) -> Result<IpAddr, consul::Error> {
+    match known {
+        Some(address) => Ok(address),
+        None => consul.agent_address().await,
+    }
+}
+
+/// The agent's state with what this pass has found out about the engine.
+fn with_engine(state: &SelfState, error: Option<&docker::Error>) -> SelfState {
+    let mut state = state.clone();
+    if let Some(error) = error {
+        let mend = "Registrations stay as they are; look at `systemctl status docker` on the node.".to_owned();
+        state.engine = Err(Trouble { reason: error.to_string(), mend });
+    }
+    state
+}
+
+impl Step {
+    /// The service or check that it is about.
+    fn subject(&self) -> &str {
+        match self {
+            Self::Register { registration, .. } => &registration.name,
+            Self::Report { report, .. } => &report.check,
+            Self::Deregister { name, .. } => name,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The plan's rules, one a test.
+
+use super::*;
+use crate::io::docker::Health;
+use crate::registration::fixture::{self, Fixture};
+use crate::registration::wanted::{HEALTH_REFRESH, wanted};
+use crate::registration::{SelfState, own};
+
+/// A node, its engine and its Consul agent, as far as the plan sees them; applying a plan is what Consul would do.
+struct World {
+    containers: Option<Vec<Fixture>>,
+    unknown: BTreeSet<String>,
+    state: SelfState,
+    services: BTreeMap<String, AgentService>,
+    checks: BTreeMap<String, AgentCheck>,
+    reported: BTreeMap<String, Instant>,
+    now: Instant,
+}
+
+impl World {
+    /// A world in which the agent's own service is registered and said to be well.
+    fn new(containers: Vec<Fixture>) -> Self {
+        let mut world = Self {
+            containers: Some(Vec::new()),
+            unknown: BTreeSet::new(),
+            state: fixture::well(),
+            services: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            now: Instant::now(),
+        };
+        world.settle();
+        world.containers = Some(containers);
+        world
+    }
+
+    fn plan(&self) -> Plan {
+        let place = fixture::place();
+        let all: Option<Vec<Wanted>> = self.containers.as_ref().map(|containers| {
+            let containers = containers.iter().map(|container| container.clone().done());
+            containers.flat_map(|container| wanted(&container, &place, &mut Vec::new())).collect()
+        });
+        let own = own::wanted(&fixture::options(), place.address, &self.state);
+        let containers = all.as_deref().map(|wanted| Containers { wanted, unknown: &self.unknown });
+        let registered = Registered {
+            services: &self.services,
+            checks: &self.checks,
+            agent_address: place.address,
+            reported: &self.reported,
+        };
+        plan(&Desired { owner: &place.owner, own: &own, containers }, &registered, self.now)
+    }
+
+    /// Applies the plan.
+    fn settle(&mut self) {
+        for step in self.plan().steps {
+            match step {
+                Step::Register { registration, reports, .. } => {
+                    self.checks.retain(|_, check| check.service_id != registration.id);
+                    for check in &registration.checks {
+                        let status = check.status.unwrap_or(CheckStatus::Critical);
+                        self.checks.insert(check.id.clone(), agent_check(&check.id, &registration.id, status));
+                    }
+                    let Registration { id, name, tags, meta, port, address, .. } = *registration;
+                    let address = address.to_string();
+                    let service =
+                        AgentService { id: id.clone(), name, tags, meta, port, address, enable_tag_override: false };
+                    self.services.insert(id, service);
+                    for report in reports {
+                        self.report(report);
+                    }
+                }
+                Step::Report { report, .. } => self.report(report),
+                Step::Deregister { id, .. } => {
+                    self.services.remove(&id);
+                    self.checks.retain(|_, check| check.service_id != id);
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let check = self.checks.get_mut(&report.check).unwrap();
+        (check.status, check.output) = (report.status, report.text);
+        self.reported.insert(report.check, self.now);
+    }
+
+    fn stranger(&mut self, id: &str, address: &str, port: u16) {
+        let (id, name, address) = (id.to_owned(), "theirs".to_owned(), address.to_owned());
+        self.services.insert(id.clone(), AgentService { id, name, port, address, ..AgentService::default() });
+    }
+
+    /// The plan, a step or remark a line.
+    #[track_caller]
+    fn check(&self, expect: &[&str]) {
+        let plan = self.plan();
+        let remarks = plan.remarks.iter().map(|remark| format!("{}: {}", remark.subject, remark.text));
+        let lines: Vec<String> = plan.steps.iter().map(ToString::to_string).chain(remarks).collect();
+        assert_eq!(lines, expect);
+    }
+}
+
+fn agent_check(id: &str, service_id: &str, status: CheckStatus) -> AgentCheck {
+    AgentCheck {
+        id: id.to_owned(),
+        name: String::new(),
+        status,
+        notes: String::new(),
+        output: String::new(),
+        service_id: service_id.to_owned(),
+    }
+}
+
+fn web() -> Fixture {
+    fixture::container("web").published("80/tcp", "0.0.0.0", 8080)
+}
+
+const REGISTER_WEB: &str = "register nginx at 10.0.0.1:8080 as node1:web:80 (new)";
+
+#[test]
+fn a_settled_world_has_an_empty_plan() {
+    let mut world = World::new(vec![web().health(Some(Health::Healthy)), fixture::container("db")]);
+    world.check(&[REGISTER_WEB]);
+    world.settle();
+    assert_eq!(world.plan(), Plan::default());
+}
+
+#[test]
+fn who_leads_is_written_before_anything_else() {
+    let mut world = World::new(vec![web()]);
+    world.state.leader = true;
+    world.check(&["register swarmkeeper at 10.0.0.1:8070 as swarmkeeper-node1 (changed: tags)", REGISTER_WEB]);
+}
+
+#[test]
+fn the_agents_own_container_is_not_registered_twice() {
+    World::new(vec![fixture::container("agent").host_network().exposed("8070/tcp")]).check(&[]);
+}
+
+#[test]
+fn a_container_that_is_gone_is_deregistered() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.containers = Some(Vec::new());
+    world.check(&["deregister nginx, node1:web:80 (its container does not run or is not registered any more)"]);
+}
+
+#[test]
+fn a_new_id_is_registered_before_the_old_one_goes() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.containers = Some(vec![web().labels(&[("SERVICE_ID", "mine")])]);
+    world.check(&[
+        "register nginx at 10.0.0.1:8080 as mine (new)",
+        "deregister nginx, node1:web:80 (its container is registered otherwise now)",
+    ]);
+}
+
+#[test]
+fn while_the_engine_is_silent_nothing_is_deregistered_and_the_agent_still_reports() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.containers = None;
+    world.now += own::REFRESH;
+    world.check(&["repeat swarmkeeper-node1:agent passing", "repeat swarmkeeper-node1:engine passing"]);
+}
+
+#[test]
+fn the_entry_of_a_container_that_cannot_be_inspected_stays() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.containers = Some(Vec::new());
+    world.unknown.insert("c-web".to_owned());
+    world.check(&[]);
+}
+
+#[test]
+fn what_others_registered_is_never_touched() {
+    let mut world = World::new(Vec::new());
+    world.stranger("theirs", "10.0.0.1", 9999);
+    world.check(&[]);
+}
+
+#[test]
+fn beside_a_strangers_entry_at_the_same_place_none_is_made() {
+    let expect = [
+        "nginx: not registered: 10.0.0.1:8080 is registered as theirs already, and not by us; stop what made it and take it away with \
+         `consul services deregister -id=node1:web:80:x`",
+    ];
+    for address in ["10.0.0.1", ""] {
+        let mut world = World::new(vec![web()]);
+        world.stranger("node1:web:80:x", address, 8080);
+        world.check(&expect);
+    }
+}
+
+#[test]
+fn an_entry_of_ours_stays_when_a_stranger_comes_to_its_place() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.stranger("late", "10.0.0.1", 8080);
+    world.check(&[]);
+}
+
+#[test]
+fn an_id_that_a_stranger_holds_is_left_to_him() {
+    let mut world = World::new(vec![web()]);
+    world.stranger("node1:web:80", "10.9.9.9", 1);
+    world.check(&[
+        "nginx: not registered: the entry node1:web:80 is not ours; stop what made it and take it away with \
+         `consul services deregister -id=node1:web:80`",
+    ]);
+}
+
+#[test]
+fn of_two_containers_with_one_id_the_first_is_registered() {
+    let id = [("SERVICE_ID", "one")];
+    let other = fixture::container("other").published("80/tcp", "0.0.0.0", 8081);
+    let world = World::new(vec![web().labels(&id), other.labels(&id)]);
+    world.check(&[
+        "register nginx at 10.0.0.1:8080 as one (new)",
+        "nginx: not registered: another container on this node has the ID one too; give each a SERVICE_ID of its own",
+    ]);
+}
+
+#[test]
+fn a_change_by_anothers_hand_is_mended_and_named() {
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut AgentService), what: &str) {
+        let mut world = World::new(vec![web().labels(&[("SERVICE_TAGS", "a,b")])]);
+        world.settle();
+        change(world.services.get_mut("node1:web:80").unwrap());
+        let line = format!("register nginx at 10.0.0.1:8080 as node1:web:80 (changed: {what})");
+        let lines = if what.is_empty() { Vec::new() } else { vec![line.as_str()] };
+        world.check(&lines);
+    }
+    check(|service| service.port = 1, "port");
+    check(|service| service.address = String::new(), "address");
+    check(|service| service.name.push('x'), "name");
+    check(|service| service.tags.push("x".to_owned()), "tags");
+    check(|service| drop(service.meta.insert("x".to_owned(), "y".to_owned())), "meta");
+    check(|service| drop(service.meta.insert(META_HASH.to_owned(), "0".to_owned())), "checks");
+    check(|service| service.tags.reverse(), "");
+    check(|service| (service.tags, service.enable_tag_override) = (Vec::new(), true), "");
+}
+
+#[test]
+fn a_check_that_consul_lost_is_registered_again() {
+    let mut world = World::new(vec![web().health(Some(Health::Healthy))]);
+    world.settle();
+    world.checks.remove("node1:web:80:health");
+    world.check(&["register nginx at 10.0.0.1:8080 as node1:web:80 (changed: missing checks)"]);
+}
+
+#[test]
+fn a_new_verdict_is_reported_at_once_and_an_old_one_repeated_in_time() {
+    let mut world = World::new(vec![web().health(Some(Health::Starting))]);
+    world.settle();
+    world.containers = Some(vec![web().health(Some(Health::Healthy))]);
+    world.check(&["report node1:web:80:health passing (was critical): The container's HEALTHCHECK passes."]);
+    world.settle();
+    let own_is_reported = |world: &mut World| {
+        world.now += own::REFRESH;
+        world.containers = None;
+        world.settle();
+        world.containers = Some(vec![web().health(Some(Health::Healthy))]);
+    };
+    let begin = world.now;
+    while world.now + own::REFRESH < begin + HEALTH_REFRESH {
+        own_is_reported(&mut world);
+        world.check(&[]);
+    }
+    own_is_reported(&mut world);
+    world.check(&["repeat node1:web:80:health passing"]);
+}
+
+#[test]
+fn after_our_own_restart_every_verdict_is_repeated_once() {
+    let mut world = World::new(vec![web().health(Some(Health::Healthy))]);
+    world.settle();
+    world.reported.clear();
+    world.check(&[
+        "repeat swarmkeeper-node1:agent passing",
+        "repeat swarmkeeper-node1:engine passing",
+        "repeat node1:web:80:health passing",
+    ]);
+}
+
+#[test]
+fn a_verdict_that_ran_out_is_reported_anew() {
+    let mut world = World::new(vec![web().health(Some(Health::Healthy))]);
+    world.settle();
+    world.checks.get_mut("node1:web:80:health").unwrap().status = CheckStatus::Critical;
+    world.check(&["report node1:web:80:health passing (was critical): The container's HEALTHCHECK passes."]);
+}
+
+#[test]
+fn a_maintenance_outlives_a_new_registration() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    let id = maintenance_check("node1:web:80");
+    let check = AgentCheck { notes: "disk swap".to_owned(), ..agent_check(&id, "node1:web:80", CheckStatus::Critical) };
+    world.checks.insert(id, check);
+    world.containers = Some(vec![web().labels(&[("SERVICE_TAGS", "new")])]);
+    let steps = world.plan().steps;
+    assert!(matches!(&steps[..], [Step::Register { maintenance: Some(reason), .. }] if reason == "disk swap"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_a_plan_does_needs_no_second_one(
+        before in proptest::collection::vec((0_u16..6, 0_u16..4, proptest::bool::ANY), 0..6),
+        after in proptest::collection::vec((0_u16..6, 0_u16..4, proptest::bool::ANY), 0..6),
+    ) {
+        let containers = |all: Vec<(u16, u16, bool)>| {
+            let by_name: BTreeMap<u16, (u16, bool)> = all.into_iter().map(|(name, id, well)| (name, (id, well))).collect();
+            by_name.into_iter().map(|(name, (id, well))| {
+                let health = if well { Health::Healthy } else { Health::Unhealthy };
+                let container = fixture::container(&format!("c{name}")).published("80/tcp", "0.0.0.0", 8000 + name);
+                container.health(Some(health)).labels(&[("SERVICE_ID", &format!("id{id}"))])
+            }).collect::<Vec<_>>()
+        };
+        let mut world = World::new(containers(before));
+        world.stranger("id3", "10.0.0.1", 8001);
+        world.settle();
+        world.containers = Some(containers(after));
+        world.settle();
+        proptest::prop_assert_eq!(world.plan().steps, []);
+    }
+}
