@@ -1,0 +1,56 @@
+//! Which image a service gets: the one it has, the one that was chosen, or the one its registry names.
+//!
+//! A digest is asked for when the image's *text* in git has changed, not because a tag moved. So the same text keeps what lives, and
+//! going back to an earlier text goes back to the digest that was chosen for it then, as long as the state remembers it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::observe::ObservedStack;
+use super::state::Image;
+use crate::model::DesiredStack;
+use crate::spec::{LABEL_IMAGE, ServiceSpec};
+
+/// What registries said, by the image's text in the file.
+pub type Resolutions = BTreeMap<String, Result<Image, String>>;
+
+/// Texts whose digest planning needs: new ones, and changed ones.
+pub fn images_to_resolve(desired: &DesiredStack, observed: ObservedStack<'_>) -> BTreeSet<String> {
+    let chosen = |text: &str| observed.live.is_some_and(|live| live.state.images.contains_key(text));
+    let mut texts = BTreeSet::new();
+    for service in desired.objects.services.values() {
+        let text = &service.spec.task_template.container_spec.image;
+        let live = observed.swarm.services.get(&service.spec.name);
+        let lives = live.is_some_and(|live| live_text(&live.spec) == text);
+        if digest(text).is_none() && !chosen(text) && !lives {
+            texts.insert(text.clone());
+        }
+    }
+    texts
+}
+
+/// The image's text that a live service was made from: its label, or else its image without digest.
+pub fn live_text(spec: &ServiceSpec) -> &str {
+    let label = spec.labels.as_ref().and_then(|labels| labels.get(LABEL_IMAGE));
+    label.map_or_else(|| without_digest(&spec.task_template.container_spec.image), String::as_str)
+}
+
+/// `name:tag@digest` → `name:tag`.
+pub fn without_digest(image: &str) -> &str {
+    image.split_once('@').map_or(image, |(name, _)| name)
+}
+
+/// `name:tag@digest` → `digest`.
+pub fn digest(image: &str) -> Option<&str> {
+    image.split_once('@').map(|(_, digest)| digest)
+}
+
+/// `name:tag@sha256:aabbcc…` → `name:tag@aabbccddeeff`, as plans show it.
+pub fn short(image: &str) -> String {
+    match image.split_once('@') {
+        None => image.to_owned(),
+        Some((name, digest)) => {
+            let digest = digest.split_once(':').map_or(digest, |(_, digits)| digits);
+            format!("{name}@{}", digest.get(..12).unwrap_or(digest))
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One pass over all stacks: who is planned, and who waits for whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use time::OffsetDateTime;
+
+use super::images::Resolutions;
+use super::key::Key;
+use super::observe::{Observed, SecretContents};
+use super::plan::{Input, Note, NoteKind, Plan, Policy, plan};
+use crate::model::{DesiredStack, StackName};
+use crate::status::StackState as Verdict;
+
+/// Everything that a pass over all stacks looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// The stacks that git has.
+    pub desired: &'a [DesiredStack],
+    /// Stacks that git has and that cannot be rendered, with the reason: left alone, and no orphans.
+    pub broken: &'a BTreeMap<StackName, String>,
+    /// What lives.
+    pub observed: &'a Observed,
+    /// What registries said.
+    pub images: &'a Resolutions,
+    /// What the engine said about the secrets of stacks that are about to be adopted.
+    pub secrets: &'a SecretContents,
+    /// What fingerprints are made with.
+    pub key: &'a Key,
+    /// The moment.
+    pub now: OffsetDateTime,
+    /// What is allowed.
+    pub policy: &'a Policy,
+}
+
+/// Plans every stack that git has, or that we own something of, by name.
+pub fn plan_all(pass: &Pass<'_>) -> Vec<Plan> {
+    let desired: BTreeMap<&StackName, &DesiredStack> = pass.desired.iter().map(|stack| (&stack.name, stack)).collect();
+    let mut plans = BTreeMap::new();
+    for name in desired.keys() {
+        plan_with_predecessors(pass, &desired, name, &mut plans, &mut BTreeSet::new());
+    }
+    let orphans =
+        pass.observed.states.keys().filter(|name| !desired.contains_key(name) && !pass.broken.contains_key(name));
+    for name in orphans {
+        plans.insert(name.clone(), plan_one(pass, name, None, &[]));
+    }
+    for (name, reason) in pass.broken {
+        plans.insert(name.clone(), broken(pass, name, reason));
+    }
+    plans.into_values().collect()
+}
+
+/// Plans a stack after those it waits for. In a circle everyone waits for the others, and says so.
+fn plan_with_predecessors<'a>(
+    pass: &Pass<'a>,
+    desired: &BTreeMap<&StackName, &'a DesiredStack>,
+    name: &'a StackName,
+    plans: &mut BTreeMap<StackName, Plan>,
+    visiting: &mut BTreeSet<&'a StackName>,
+) {
+    let Some(stack) = desired.get(name).copied() else { return };
+    if plans.contains_key(name) || !visiting.insert(name) {
+        return;
+    }
+    for before in &stack.settings.after {
+        plan_with_predecessors(pass, desired, before, plans, visiting);
+    }
+    let is_settled = |before: &&StackName| plans.get(*before).is_some_and(|plan| plan.settled);
+    let unsettled: Vec<StackName> = stack.settings.after.iter().filter(|before| !is_settled(before)).cloned().collect();
+    let plan = plan_one(pass, name, Some(stack), &unsettled);
+    plans.insert(name.clone(), plan);
+    visiting.remove(name);
+}
+
+fn plan_one(pass: &Pass<'_>, name: &StackName, desired: Option<&DesiredStack>, unsettled: &[StackName]) -> Plan {
+    plan(Input {
+        stack: name,
+        desired,
+        observed: pass.observed.stack(name),
+        images: pass.images,
+        unsettled,
+        secrets: pass.secrets,
+        key: pass.key,
+        now: pass.now,
+        policy: pass.policy,
+    })
+}
+
+/// A stack that cannot be rendered: nothing is planned for it.
+fn broken(pass: &Pass<'_>, name: &StackName, reason: &str) -> Plan {
+    let live = pass.observed.stack(name);
+    Plan {
+        schema: super::plan::SCHEMA,
+        stack: name.clone(),
+        from: live.healthy_revision().cloned(),
+        to: None,
+        verdict: Verdict::Error,
+        changes: Vec::new(),
+        unchanged: 0,
+        notes: vec![Note { kind: NoteKind::Error, text: reason.to_owned() }],
+        steps: Vec::new(),
+        state: None,
+        saves_state: false,
+        state_at: None,
+        tells: Vec::new(),
+        settled: false,
+        ids: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stacks::world::{World, stack};
+
+    /// Stacks as `name: after,…`; gives each stack's verdict.
+    fn check(stacks: &[(&str, &[&str])], wanted: &[(&str, Verdict)]) {
+        let name = |name: &&str| StackName::new(*name).unwrap();
+        let desired: Vec<DesiredStack> = stacks
+            .iter()
+            .map(|(this, after)| {
+                let mut desired = stack("aaa", &["api app:1@sha256:aa"]);
+                desired.name = name(this);
+                desired.settings.after = after.iter().map(name).collect();
+                desired
+            })
+            .collect();
+        let world = World::new();
+        let broken = [(StackName::new("broken").unwrap(), "line 3: no such pack".to_owned())].into();
+        let plans = plan_all(&Pass {
+            desired: &desired,
+            broken: &broken,
+            observed: &world.observed,
+            images: &world.images,
+            secrets: &world.secrets,
+            key: &Key::default(),
+            now: world.now,
+            policy: &world.policy,
+        });
+        let found: Vec<(&str, Verdict)> = plans.iter().map(|plan| (plan.stack.as_str(), plan.verdict)).collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_stack_waits_for_its_predecessors_and_a_broken_one_is_no_orphan() {
+        check(
+            &[("app", &["base"]), ("base", &[])],
+            &[("app", Verdict::Waiting), ("base", Verdict::Rolling), ("broken", Verdict::Error)],
+        );
+    }
+
+    #[test]
+    fn stacks_in_a_circle_or_after_nobody_wait() {
+        check(
+            &[("a", &["b"]), ("b", &["a"]), ("c", &["nobody"])],
+            &[("a", Verdict::Waiting), ("b", Verdict::Waiting), ("broken", Verdict::Error), ("c", Verdict::Waiting)],
+        );
+    }
+}

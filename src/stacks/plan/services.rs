@@ -1,0 +1,463 @@
+//! Services: what is wanted of each, whose doing a difference is, and which may be written now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::objects::Names;
+use super::{Action, Change, Mode, NoteKind, Planner, Restart, ServiceWrite, Step};
+use crate::model::{DesiredService, DesiredStack, Drift, Location};
+use crate::spec::{Placement, Platform, Service, ServiceMode, ServiceSpec};
+use crate::stacks::diff::{self, Difference, Words};
+use crate::stacks::images::{digest, live_text};
+use crate::stacks::observe::in_namespace;
+use crate::stacks::order::layers;
+use crate::stacks::rollout::{Progress, judge};
+use crate::stacks::state::{Baseline, Hold, Image, Kind};
+
+/// A service as wanted, ready to compare.
+struct WantedService<'a> {
+    key: &'a str,
+    spec: ServiceSpec,
+    fingerprint: String,
+    depends_on: BTreeSet<String>,
+    live: Option<&'a Service>,
+}
+
+/// A service that shall be written.
+struct Write {
+    name: String,
+    step: Step,
+    change: Change,
+}
+
+/// The image a service gets.
+struct Choice {
+    image: String,
+    platforms: Option<Vec<Platform>>,
+    /// What was chosen by us, and so is part of the fingerprint; empty where the live image is kept.
+    chosen: String,
+}
+
+impl<'a> Planner<'a> {
+    /// Plans all services of the stack.
+    pub(super) fn services(&mut self, desired: &'a DesiredStack, names: &Names) {
+        let scoped = |key: &str| desired.objects.services.get(key).map(|service| service.spec.name.clone());
+        let mut wanted = Vec::new();
+        for (key, service) in &desired.objects.services {
+            let depends_on = service.depends_on.iter().filter_map(|key| scoped(key)).collect();
+            match self.wanted(key, service, depends_on, names) {
+                Ok(service) => wanted.push(service),
+                Err(error) => self.errors.push(error),
+            }
+        }
+        for service in &wanted {
+            self.fingerprints.insert(service.spec.name.clone(), service.fingerprint.clone());
+        }
+        let edges: BTreeMap<&str, BTreeSet<&str>> = wanted
+            .iter()
+            .map(|service| (service.spec.name.as_str(), service.depends_on.iter().map(String::as_str).collect()))
+            .collect();
+        let layers = layers(&edges);
+        let layer_of = |name: &str| layers.iter().position(|layer| layer.contains(&name)).unwrap_or_default();
+        let writes: Vec<(usize, Write)> = wanted
+            .iter()
+            .filter_map(|service| {
+                let layer = layer_of(&service.spec.name);
+                self.service(desired, service, layer).map(|write| (layer, write))
+            })
+            .collect();
+        self.pending.extend(writes.iter().map(|(_, write)| write.name.clone()));
+        self.pending.extend(self.rolled_back.iter().cloned());
+        self.emit(writes, &edges);
+    }
+
+    /// Lets those writes through whose dependencies run.
+    fn emit(&mut self, mut writes: Vec<(usize, Write)>, depends_on: &BTreeMap<&str, BTreeSet<&str>>) {
+        writes.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.name.cmp(&y.name)));
+        for (_, Write { name, step, mut change }) in writes {
+            let needs = depends_on.get(name.as_str()).into_iter().flatten();
+            let unready: Vec<&str> = needs.copied().filter(|need| self.manages() && !self.is_ready(need)).collect();
+            if unready.is_empty() {
+                self.plan.steps.push(step);
+            } else {
+                change.waits = Some(format!("after {}", unready.join(", ")));
+            }
+            self.plan.changes.push(change);
+        }
+    }
+
+    /// True unless this rollout still has something to do about a service, or waits for its tasks.
+    fn is_ready(&self, name: &str) -> bool {
+        let in_rollout = self.state.rollout.as_ref().is_some_and(|intent| intent.services.contains(name));
+        if self.pending.contains(name) {
+            return false;
+        }
+        !in_rollout || matches!(self.progress_of(name), None | Some(Progress::Converged(_)))
+    }
+
+    /// How a live service's rollout goes.
+    pub(super) fn progress_of(&self, name: &str) -> Option<Progress> {
+        let service = self.input.observed.swarm.services.get(name)?;
+        let tasks = self.input.observed.tasks(&service.id);
+        Some(judge(service, tasks, &self.input.observed.swarm.nodes, self.window(), self.input.now))
+    }
+
+    fn wanted(
+        &mut self,
+        key: &'a str,
+        service: &'a DesiredService,
+        depends_on: BTreeSet<String>,
+        names: &Names,
+    ) -> Result<WantedService<'a>, String> {
+        let live = self.input.observed.swarm.services.get(&service.spec.name);
+        let choice = self.choose_image(&service.spec, live)?;
+        let fingerprint =
+            self.input.key.fingerprint("service", &(&service.spec, contents(&service.spec, names), &choice.chosen));
+        let mut spec = service.spec.clone();
+        self.put_ids(&mut spec, names);
+        spec.task_template.container_spec.image = choice.image;
+        put_platforms(&mut spec, choice.platforms);
+        if let Some(live) = live {
+            spec.task_template.force_update = live.spec.task_template.force_update;
+            keep_replicas(&mut spec.mode, &live.spec.mode, service.replicas_given);
+        }
+        Ok(WantedService { key, spec, fingerprint, depends_on, live })
+    }
+
+    /// The image: what was chosen for this text, what lives for this text, what the registry says; in this order.
+    fn choose_image(&mut self, spec: &ServiceSpec, live: Option<&Service>) -> Result<Choice, String> {
+        let text = &spec.task_template.container_spec.image;
+        let live = live.map(|live| &live.spec).filter(|live| live_text(live) == text);
+        let live_image = live.map(|live| live.task_template.container_spec.image.clone());
+        let live_platforms = || {
+            live.and_then(|live| live.task_template.placement.as_ref())
+                .and_then(|placement| placement.platforms.clone())
+        };
+        let chosen = |image: &Image| {
+            let is_live = live_image.as_ref() == Some(&image.image);
+            let platforms =
+                if is_live { live_platforms() } else { Some(image.platforms.clone()).filter(|p| !p.is_empty()) };
+            Choice { image: image.image.clone(), platforms, chosen: image.image.clone() }
+        };
+        if digest(text).is_some() {
+            return Ok(Choice { image: text.clone(), platforms: live_platforms(), chosen: String::new() });
+        }
+        let kept = |image: String| Choice { image, platforms: live_platforms(), chosen: String::new() };
+        if let Some(image) = self.state.images.get(text).filter(|_| self.manages()) {
+            return Ok(chosen(image));
+        }
+        match (self.input.images.get(text), live_image.clone()) {
+            (_, Some(image)) if self.manages() => Ok(kept(image)),
+            (Some(Ok(image)), _) => {
+                self.resolved.insert(text.clone(), image.clone());
+                Ok(chosen(image))
+            }
+            (Some(Err(reason)), _) if self.manages() => {
+                Err(format!("image {text}: its digest cannot be had, and a floating tag is not deployed: {reason}"))
+            }
+            (None, None) if self.manages() => Err(format!("image {text}: its digest was not asked for")),
+            (Some(Err(reason)), _) => {
+                let text = format!(
+                    "image {text} could not be resolved and is deployed by its tag; nodes may run different versions: {reason}"
+                );
+                self.note(NoteKind::Remark, text);
+                Ok(kept(spec.task_template.container_spec.image.clone()))
+            }
+            (None, Some(image)) => Ok(kept(image)),
+            (None, None) => Ok(kept(text.clone())),
+        }
+    }
+
+    /// Puts IDs where the spec names objects; what is still to be made keeps its name.
+    fn put_ids(&self, spec: &mut ServiceSpec, names: &Names) {
+        let id = |kind: Kind, name: &str| self.plan.ids.get(&(kind, name.to_owned())).cloned();
+        for network in spec.task_template.networks.iter_mut().flatten() {
+            if let Some(id) = id(Kind::Network, &network.target) {
+                network.target = id;
+            }
+        }
+        let container = &mut spec.task_template.container_spec;
+        for secret in container.secrets.iter_mut().flatten() {
+            secret.secret_name = names.live(Kind::Secret, &secret.secret_name);
+            secret.secret_id = id(Kind::Secret, &secret.secret_name).unwrap_or_default();
+        }
+        for config in container.configs.iter_mut().flatten() {
+            config.config_name = names.live(Kind::Config, &config.config_name);
+            config.config_id = id(Kind::Config, &config.config_name).unwrap_or_default();
+        }
+        let credentials = container.privileges.as_mut().and_then(|privileges| privileges.credential_spec.as_mut());
+        if let Some(credentials) = credentials.filter(|credentials| !credentials.config.is_empty()) {
+            let name = names.live(Kind::Config, &credentials.config);
+            credentials.config = id(Kind::Config, &name).unwrap_or(name);
+        }
+    }
+
+    /// One service: nothing, a write, or the reason why not.
+    fn service(&mut self, desired: &DesiredStack, wanted: &WantedService<'_>, layer: usize) -> Option<Write> {
+        let name = wanted.spec.name.clone();
+        let location = location(desired, wanted.key);
+        let baseline =
+            Baseline { desired: wanted.fingerprint.clone(), live: None, depends_on: wanted.depends_on.clone() };
+        let write = ServiceWrite { spec: Box::new(wanted.spec.clone()), baseline: baseline.clone(), layer };
+        let change = |action, differences: Vec<Difference>, restarts| Change {
+            kind: Kind::Service,
+            name: name.clone(),
+            action,
+            differences,
+            restarts,
+            waits: None,
+            location: location.clone(),
+        };
+        let Some(live) = wanted.live else {
+            let mut change = change(Action::Create, Vec::new(), None);
+            return match self.why_not_created(desired, wanted) {
+                None => Some(Write { name: name.clone(), step: Step::ServiceCreate(write), change }),
+                Some((kind, reason)) => {
+                    self.note(kind, format!("{name}: {reason}"));
+                    change.waits = Some(reason);
+                    self.plan.changes.push(change);
+                    None
+                }
+            };
+        };
+        let networks = |id: &str| self.network_name(id);
+        let words = Words { key: wanted.key, sources: &desired.objects.sources, networks: &networks };
+        let differences = diff::differences(&wanted.spec, &live.spec, words);
+        let namespaced = in_namespace(live.spec.labels.as_ref(), self.input.stack.as_str());
+        let is_ours = self.owns(Kind::Service, &name, &live.id, namespaced);
+        if !is_ours && !namespaced {
+            let text = format!(
+                "service {name:?} exists and does not belong to stack {}: rename one of them",
+                self.input.stack
+            );
+            self.errors.push(text);
+            return None;
+        }
+        if !is_ours {
+            self.foreign.push((Kind::Service, name.clone(), live.id.clone()));
+        } else if self.manages() {
+            self.state.owned.services.insert(name.clone(), live.id.clone());
+        }
+        if differences.is_empty() {
+            self.plan.unchanged += 1;
+            if is_ours && self.manages() {
+                self.state.holds.remove(&name);
+                self.state.baselines.insert(name.clone(), baseline);
+            }
+            return None;
+        }
+        if mode_word(&wanted.spec.mode) != mode_word(&live.spec.mode) {
+            self.errors.push(format!(
+                "service {name}: swarm cannot change its mode from {} to {}; remove it with `docker service rm {name}` and it is made anew",
+                mode_word(&live.spec.mode),
+                mode_word(&wanted.spec.mode)
+            ));
+            return None;
+        }
+        let restarts = diff::restarts(&differences).then(|| restart(live, self.input.observed.tasks(&live.id)));
+        let mut change = change(Action::Update, differences, restarts);
+        let why_not =
+            if is_ours { self.why_not_updated(desired, wanted, live, &change) } else { Some("not ours".to_owned()) };
+        if let Some(reason) = why_not {
+            change.waits = Some(reason);
+            self.plan.changes.push(change);
+            return None;
+        }
+        let step = Step::ServiceUpdate { id: live.id.clone(), version: live.version.index, write };
+        Some(Write { name: name.clone(), step, change })
+    }
+
+    /// A service that git has and swarm has not: made, unless somebody removed it by hand, or it failed.
+    fn why_not_created(&self, desired: &DesiredStack, wanted: &WantedService<'_>) -> Option<(NoteKind, String)> {
+        let name = &wanted.spec.name;
+        if !self.manages() {
+            return None;
+        }
+        if let Some(failure) = self.state.service_failure(name, &wanted.fingerprint) {
+            return Some((NoteKind::Held, format!("failed: {}", failure.reason)));
+        }
+        let same = self.state.baselines.get(name).is_some_and(|baseline| baseline.desired == wanted.fingerprint);
+        let removed_by_hand = same && self.state.owned.services.contains_key(name);
+        (removed_by_hand && desired.settings.drift == Drift::Report)
+            .then(|| (NoteKind::Drift, "removed by hand".to_owned()))
+    }
+
+    /// Whose doing the differences are; none if they are git's, or to be corrected.
+    fn why_not_updated(
+        &mut self,
+        desired: &DesiredStack,
+        wanted: &WantedService<'_>,
+        live: &Service,
+        change: &Change,
+    ) -> Option<String> {
+        if !self.manages() {
+            return None;
+        }
+        let name = &wanted.spec.name;
+        if let Some(failure) = self.state.service_failure(name, &wanted.fingerprint) {
+            let reason = format!("failed: {}", failure.reason);
+            self.note(NoteKind::Held, format!("{name} {reason}"));
+            return Some(reason);
+        }
+        if self.state.holds.get(name).is_some_and(|hold| hold.fingerprint == wanted.fingerprint) {
+            return Some(self.hold(name));
+        }
+        self.state.holds.remove(name);
+        let baseline = self.state.baselines.get(name).filter(|baseline| baseline.desired == wanted.fingerprint)?;
+        let update = live.update_status.as_ref().map_or("", |update| update.state.as_str());
+        if update.starts_with("rollback_") {
+            if self.state.rollout.as_ref().is_some_and(|intent| intent.services.contains(name)) {
+                self.rolled_back.insert(name.clone());
+                return Some("rolled back".to_owned());
+            }
+            let hold = Hold { fingerprint: wanted.fingerprint.clone(), since: self.input.now };
+            self.state.holds.insert(name.clone(), hold);
+            self.tell(super::Event::Held, Some(name), "rolled back by hand; left alone until git changes or `resume`");
+            return Some(self.hold(name));
+        }
+        let as_adopted = baseline.live.as_ref() == Some(&self.live_fingerprint(live));
+        if !as_adopted && desired.settings.drift == Drift::Correct {
+            return None;
+        }
+        let by_hand = if as_adopted { "as adopted" } else { "by hand" };
+        self.note(NoteKind::Drift, format!("{name}: {} {by_hand}", summary(&change.differences)));
+        Some(if as_adopted { "was so when adopted".to_owned() } else { "changed by hand".to_owned() })
+    }
+
+    fn hold(&mut self, name: &str) -> String {
+        self.note(NoteKind::Held, format!("{name} was rolled back by hand"));
+        "rolled back by hand".to_owned()
+    }
+
+    /// Adoption: what git says now is the baseline, and how the service lives now is no drift to correct.
+    pub(super) fn accept_as_it_lives(&mut self, desired: &DesiredStack, name: &str) {
+        let Some(live) = self.input.observed.swarm.services.get(name) else { return };
+        let scoped = |key: &String| desired.objects.services.get(key).map(|service| service.spec.name.clone());
+        let service = desired.objects.services.values().find(|service| service.spec.name == name);
+        let baseline = Baseline {
+            desired: self.fingerprints.get(name).cloned().unwrap_or_default(),
+            live: Some(self.live_fingerprint(live)),
+            depends_on: service.into_iter().flat_map(|service| &service.depends_on).filter_map(scoped).collect(),
+        };
+        self.state.baselines.insert(name.to_owned(), baseline);
+    }
+
+    /// A fingerprint of everything git says about the stack.
+    pub(super) fn stack_fingerprint(&self, desired: &DesiredStack) -> String {
+        let objects = &desired.objects;
+        let networks: Vec<_> = objects.networks.values().map(own_network).collect();
+        let contents: Vec<_> = self.wanted_contents(desired);
+        self.input.key.fingerprint("stack", &(&self.fingerprints, networks, contents))
+    }
+
+    fn wanted_contents(&self, desired: &DesiredStack) -> Vec<(String, String)> {
+        let mut contents = Vec::new();
+        for (key, wanted) in &desired.objects.secrets {
+            if let crate::model::Wanted::Own { spec, .. } = wanted {
+                contents.push((format!("secret/{key}"), self.input.key.content(spec.data.reveal(), &spec.name)));
+            }
+        }
+        for (key, wanted) in &desired.objects.configs {
+            if let crate::model::Wanted::Own { spec, .. } = wanted {
+                contents.push((format!("config/{key}"), self.input.key.content(spec.data.reveal(), &spec.name)));
+            }
+        }
+        contents
+    }
+
+    fn live_fingerprint(&self, live: &Service) -> String {
+        self.input.key.fingerprint("live", &live.spec)
+    }
+
+    fn network_name(&self, id: &str) -> String {
+        let networks = &self.input.observed.swarm.networks;
+        networks.values().find(|network| network.id == id).map_or_else(|| id.to_owned(), |network| network.name.clone())
+    }
+
+    /// Removes services that the file does not have, as `--prune` does.
+    pub(super) fn prune_as_the_cli_does(&mut self, desired: &DesiredStack) {
+        if self.input.policy.mode != (Mode::Deploy { prune: true }) {
+            return;
+        }
+        let wanted: BTreeSet<&str> =
+            desired.objects.services.values().map(|service| service.spec.name.as_str()).collect();
+        let services = self.input.observed.services();
+        for service in services.filter(|service| !wanted.contains(service.spec.name.as_str())) {
+            self.remove(Kind::Service, &service.spec.name, &service.id);
+        }
+    }
+}
+
+fn own_network(wanted: &crate::model::Wanted<crate::spec::NetworkSpec>) -> Option<&crate::spec::NetworkSpec> {
+    match wanted {
+        crate::model::Wanted::Own { spec, .. } => Some(spec),
+        crate::model::Wanted::External(_) => None,
+    }
+}
+
+/// The fingerprints of the contents that a service uses: with them, a changed password is a changed service.
+fn contents(spec: &ServiceSpec, names: &Names) -> Vec<String> {
+    let container = &spec.task_template.container_spec;
+    let secrets = container.secrets.iter().flatten().map(|secret| (Kind::Secret, &secret.secret_name));
+    let configs = container.configs.iter().flatten().map(|config| (Kind::Config, &config.config_name));
+    secrets.chain(configs).filter_map(|(kind, name)| names.contents.get(&(kind, name.clone())).cloned()).collect()
+}
+
+fn put_platforms(spec: &mut ServiceSpec, platforms: Option<Vec<Platform>>) {
+    match (&mut spec.task_template.placement, platforms) {
+        (Some(placement), platforms) => placement.platforms = platforms,
+        (None, Some(platforms)) => {
+            spec.task_template.placement = Some(Placement { platforms: Some(platforms), ..Placement::default() });
+        }
+        (None, None) => {}
+    }
+}
+
+fn keep_replicas(mode: &mut ServiceMode, live: &ServiceMode, given: bool) {
+    if let (false, Some(wanted), Some(live)) = (given, &mut mode.replicated, &live.replicated) {
+        wanted.replicas = live.replicas;
+    }
+}
+
+fn mode_word(mode: &ServiceMode) -> &'static str {
+    if mode.global.is_some() {
+        "global"
+    } else if mode.global_job.is_some() {
+        "global-job"
+    } else if mode.replicated_job.is_some() {
+        "replicated-job"
+    } else {
+        "replicated"
+    }
+}
+
+/// How many tasks an update replaces, and in which way; the new spec's own words on it are in the differences.
+fn restart(live: &Service, tasks: &[crate::spec::Task]) -> Restart {
+    let running = tasks.iter().filter(|task| task.desired_state == "running").count();
+    let config = live.spec.update_config.as_ref();
+    Restart {
+        tasks: u64::try_from(running).unwrap_or(u64::MAX),
+        parallelism: config.map_or(1, |config| config.parallelism),
+        order: config
+            .map(|config| config.order.clone())
+            .filter(|order| !order.is_empty())
+            .unwrap_or("stop-first".into()),
+    }
+}
+
+/// `replicas 3→5`, and how many more.
+fn summary(differences: &[Difference]) -> String {
+    let Some(first) = differences.first() else { return String::new() };
+    // Drift reads from what git wants to what lives.
+    let detail = match (&first.new, &first.old) {
+        (Some(git), Some(live)) => format!("{} {git}→{live}", first.what),
+        _ => first.what.clone(),
+    };
+    match differences.len() {
+        1 => detail,
+        more => format!("{detail} and {} more", more - 1),
+    }
+}
+
+fn location(desired: &DesiredStack, key: &str) -> Option<Location> {
+    desired.objects.sources.get(&format!("services.{key}")).cloned()
+}
