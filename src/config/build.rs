@@ -1,0 +1,199 @@
+//! Layers of texts → typed values → [`Config`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::settings::{SETTINGS, Setting};
+use super::sources::{self, Content, Layer, Notes};
+use super::values::{self, Value};
+use super::{Brake, Config, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
+use crate::io::consul;
+use crate::model::{Finding, Sensitive};
+
+/// A configuration in every case: where a value is wrong its default stands in, so that all mistakes are found.
+pub(super) fn config(layer: Layer, file: Option<PathBuf>, inputs: &Inputs<'_>, notes: &mut Notes) -> Config {
+    let mut values = parse_all(layer, inputs.read, notes);
+    let home = inputs.environment.get("HOME").filter(|home| !home.is_empty());
+    let config = fill(&mut values, file, home, notes);
+    debug_assert!(values.0.is_empty(), "settings that nobody uses: {:?}", values.0.keys());
+    config
+}
+
+/// Every setting's value; a setting without any is absent.
+fn parse_all(mut layer: Layer, read: &dyn Fn(&Path) -> io::Result<String>, notes: &mut Notes) -> Values {
+    let mut values = Values::default();
+    for setting in SETTINGS {
+        let default = || {
+            let text = Some(setting.default).filter(|text| !text.is_empty())?;
+            values::parse(setting, &[text.to_owned()]).ok()
+        };
+        let parsed = layer.remove(setting.key).and_then(|raw| {
+            let parsed = texts(setting, &raw.content, read).and_then(|texts| values::parse(setting, &texts));
+            parsed.map_err(|message| notes.wrong(raw.location, setting.key, message, "")).ok()
+        });
+        values.0.insert(setting.key, parsed.or_else(default));
+    }
+    values
+}
+
+/// The texts of a value, read from its file if it has one of its own.
+fn texts(
+    setting: &Setting,
+    content: &Content,
+    read: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Vec<String>, String> {
+    let path = match content {
+        Content::Texts(texts) => return Ok(texts.clone()),
+        Content::File(path) => path,
+    };
+    let text = read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.is_empty() {
+        return Err(format!("{} is empty", path.display()));
+    }
+    match sources::split(setting, text) {
+        Content::Texts(texts) => Ok(texts),
+        Content::File(_) => Err(format!("{} names another file; put the value itself there", path.display())),
+    }
+}
+
+/// Values that nobody has taken yet. Each accessor takes one; a kind that does not fit the table is caught by the test that takes all.
+#[derive(Debug, Default)]
+struct Values(BTreeMap<&'static str, Option<Value>>);
+
+impl Values {
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.0.remove(key).flatten()
+    }
+
+    fn secret(&mut self, key: &str) -> Option<Sensitive<String>> {
+        if let Some(Value::Text(text)) = self.take(key) { Some(text) } else { None }
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.secret(key).map(|text| text.reveal().clone())
+    }
+
+    fn path(&mut self, key: &str) -> Option<PathBuf> {
+        if let Some(Value::Path(path)) = self.take(key) { Some(path) } else { None }
+    }
+
+    fn switch(&mut self, key: &str) -> bool {
+        matches!(self.take(key), Some(Value::Switch(true)))
+    }
+
+    fn number(&mut self, key: &str) -> u64 {
+        if let Some(Value::Number(number)) = self.take(key) { number } else { 0 }
+    }
+
+    fn duration(&mut self, key: &str) -> Duration {
+        if let Some(Value::Duration(duration)) = self.take(key) { duration } else { Duration::ZERO }
+    }
+
+    fn word(&mut self, key: &str) -> &'static str {
+        if let Some(Value::Word(word)) = self.take(key) { word } else { "" }
+    }
+}
+
+fn fill(values: &mut Values, file: Option<PathBuf>, home: Option<&String>, notes: &mut Notes) -> Config {
+    Config {
+        cluster: values.text("cluster").unwrap_or_default(),
+        role: match values.word("role") {
+            "manager" => Role::Manager,
+            "worker" => Role::Worker,
+            _ => Role::Auto,
+        },
+        git: build_git(values, notes),
+        poll_interval: values.duration("poll_interval"),
+        stacks: if let Some(Value::Stacks(stacks)) = values.take("stacks") { stacks } else { vec![] },
+        orphans: if values.word("orphans") == "remove" { Orphans::Remove } else { Orphans::Keep },
+        brake: Brake {
+            removes_max: usize::try_from(values.number("brake.removes_max")).unwrap_or(usize::MAX),
+            restarts_percent_max: u8::try_from(values.number("brake.restarts_percent_max")).unwrap_or(100),
+        },
+        docker_host: values.text("docker_host").unwrap_or_default(),
+        docker_config: values.path("docker_config").or_else(|| home.map(|home| Path::new(home).join(".docker"))),
+        registries_dir: values.path("registries_dir").unwrap_or_default(),
+        consul: consul::Options {
+            address: values.text("consul.address").unwrap_or_default(),
+            token: values.secret("consul.token"),
+        },
+        election: match values.word("election") {
+            "fast" => Election::Fast,
+            "slow" => Election::Slow,
+            _ => Election::Default,
+        },
+        registration: Registration {
+            enable: values.switch("registration.enable"),
+            internal: values.switch("registration.internal"),
+        },
+        bind: if let Some(Value::Bind(bind)) = values.take("bind") { bind } else { vec![] },
+        advertise: if let Some(Value::Advertise(address)) = values.take("advertise") { Some(address) } else { None },
+        api_token: values.secret("api_token"),
+        webhook_secret: values.secret("webhook_secret"),
+        notify: if let Some(Value::Urls(urls)) = values.take("notify") { urls } else { vec![] },
+        state_dir: values.path("state_dir").unwrap_or_default(),
+        shutdown_grace: values.duration("shutdown_grace"),
+        agent_url: values.text("agent_url").unwrap_or_default(),
+        log_level: values.word("log_level"),
+        log_format: if values.word("log_format") == "json" { LogFormat::Json } else { LogFormat::Text },
+        file,
+    }
+}
+
+fn build_git(values: &mut Values, notes: &mut Notes) -> Option<Git> {
+    let url = values.text("git.url");
+    let git = Git {
+        url: url.clone().unwrap_or_default(),
+        branch: values.text("git.branch").unwrap_or_default(),
+        path: values.text("git.path").unwrap_or_default(),
+        username: values.text("git.username"),
+        password: values.secret("git.password"),
+        ssh_key: values.secret("git.ssh_key").map(|key| Sensitive::new(format!("{}\n", key.reveal().trim_end()))),
+        known_hosts: values.text("git.known_hosts"),
+        require_fast_forward: values.switch("git.require_fast_forward"),
+    };
+    if git.ssh_key.as_ref().is_some_and(|key| !key.reveal().contains("PRIVATE KEY-----")) {
+        let mend =
+            "give the key itself; where it stands in a file, set git.ssh_key_file or SWARMKEEPER_GIT_SSH_KEY_FILE";
+        let message = "there is no private key in it (it has no line -----BEGIN … PRIVATE KEY-----)";
+        notes.mistakes.push(Finding {
+            location: None,
+            path: "git.ssh_key".into(),
+            message: message.into(),
+            mend: mend.into(),
+        });
+    }
+    url.map(|_| without_credentials(git))
+}
+
+/// Takes `user:password@` out of an http URL, so that the URL can be shown; what is set on its own wins.
+fn without_credentials(mut git: Git) -> Git {
+    let Ok(mut url) = Url::parse(&git.url) else { return git };
+    if !matches!(url.scheme(), "http" | "https") || (url.username().is_empty() && url.password().is_none()) {
+        return git;
+    }
+    let plain = |text: &str| percent_decode(text);
+    let (username, password) = match url.password() {
+        Some(password) => (Some(plain(url.username())), Some(plain(password))),
+        // A name alone is of no use but as an access token.
+        None if git.password.is_none() => (None, Some(plain(url.username()))),
+        None => (Some(plain(url.username())), None),
+    };
+    // Neither can fail for a URL with a host, and https always has one.
+    let _ = (url.set_username(""), url.set_password(None));
+    git.url = url.to_string();
+    git.username = git.username.or(username.filter(|name| !name.is_empty()));
+    git.password = git.password.or(password.map(Sensitive::new));
+    git
+}
+
+/// `%40` → `@`, by way of the decoder that `url` brings for forms, whose own signs mean themselves here.
+fn percent_decode(text: &str) -> String {
+    let field = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    url::form_urlencoded::parse(field.as_bytes()).next().map(|(text, _)| text.into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,247 @@
+//! Every setting, as data: reading, suggestions, `--help` and the README's table come from this one table.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// A setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its place in the file: `poll_interval`, or `git.url` for `url` below `git`.
+    pub key: &'static str,
+    /// What it accepts.
+    pub kind: Kind,
+    /// As a file would say it; empty where there is none.
+    pub default: &'static str,
+    /// Environment variables of other programs that are read if ours is not set.
+    pub also: &'static [&'static str],
+    /// True if its value may stand in a file of its own: `<key>_file`, or the environment variable's `_FILE` twin.
+    pub has_file_twin: bool,
+    /// What it is for, in a line.
+    pub about: &'static str,
+}
+
+/// What a setting accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A name that may stand in a KV path.
+    Cluster,
+    /// Names of stacks.
+    Stacks,
+    /// URLs.
+    Urls,
+    /// `http://host:port`, the scheme may be left out.
+    Http,
+    /// As [`Self::Http`], or `unix:///path`.
+    HttpOrSocket,
+    /// Where the Config Repo is.
+    GitUrl,
+    /// A branch's name.
+    Branch,
+    /// A folder inside the Config Repo.
+    FolderInRepo,
+    /// The engine's address.
+    Engine,
+    /// Where to listen: `:port`, `IP` or `IP:port`.
+    Bind,
+    /// `IP` or `IP:port`.
+    Advertise,
+    /// An absolute path on the node.
+    Path,
+    /// `true` or `false`.
+    Switch,
+    /// A whole number within these limits, both included.
+    Number(u64, u64),
+    /// A duration within these limits, both included.
+    Duration(Duration, Duration),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// A row of the table, without other programs' variables and without a file twin.
+const fn row(key: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Setting {
+    Setting { key, kind, default, also: &[], has_file_twin: false, about }
+}
+
+/// A row for what nobody should read over your shoulder.
+const fn secret(key: &'static str, kind: Kind, about: &'static str) -> Setting {
+    Setting { key, kind, default: "", also: &[], has_file_twin: true, about }
+}
+
+impl Setting {
+    const fn also(self, also: &'static [&'static str]) -> Self {
+        Self { also, ..self }
+    }
+
+    /// Its environment variable.
+    pub fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    /// All its environment variables, ours first.
+    pub fn envs(&self) -> impl Iterator<Item = String> {
+        std::iter::once(self.env()).chain(self.also.iter().map(|&name| name.to_owned()))
+    }
+}
+
+/// What our environment variables begin with.
+pub const ENV_PREFIX: &str = "SWARMKEEPER_";
+
+/// What the table's `election` and others accept.
+pub const ROLES: &[&str] = &["auto", "manager", "worker"];
+/// See [`ROLES`].
+pub const ELECTIONS: &[&str] = &["default", "fast", "slow"];
+/// See [`ROLES`].
+pub const ORPHANS: &[&str] = &["keep", "remove"];
+/// See [`ROLES`].
+pub const LOG_LEVELS: &[&str] = &["trace", "debug", "info", "warn", "error", "off"];
+/// See [`ROLES`].
+pub const LOG_FORMATS: &[&str] = &["text", "json"];
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// Every setting, in the order of the README.
+pub const SETTINGS: &[Setting] = &[
+    row("cluster", Kind::Cluster, "swarm", "This swarm's name in Consul; two swarms on one Consul need two names"),
+    row("role", Kind::OneOf(ROLES), "auto", "`auto` asks the engine; a `worker` never stands for leader"),
+    row("git.url", Kind::GitUrl, "", "The Config Repo, over https or ssh; only managers need it"),
+    row("git.branch", Kind::Branch, "main", "The branch to follow"),
+    row("git.path", Kind::FolderInRepo, "stacks", "The folder that holds the stacks"),
+    row("git.username", Kind::Text, "", "For https; `git` with a password and without a name"),
+    secret("git.password", Kind::Text, "For https: a password or an access token"),
+    secret("git.ssh_key", Kind::Text, "For ssh: a private key without passphrase").also(&["SSH_PRIVATE_KEY"]),
+    secret("git.known_hosts", Kind::Text, "For ssh: the server's lines of a known_hosts file"),
+    row("git.require_fast_forward", Kind::Switch, "false", "Refuse a branch whose history was rewritten"),
+    row("poll_interval", Kind::Duration(SECOND, DAY), "60s", "How often git is asked without a webhook"),
+    row("stacks", Kind::Stacks, "", "Only these stacks of the Config Repo; empty: all"),
+    row("orphans", Kind::OneOf(ORPHANS), "keep", "What becomes of a stack that disappears from git"),
+    row(
+        "brake.removes_max",
+        Kind::Number(0, 10_000),
+        "3",
+        "A revision that removes more services of a stack waits for `approve`",
+    ),
+    row(
+        "brake.restarts_percent_max",
+        Kind::Number(0, 100),
+        "30",
+        "A revision that restarts more of a stack's services waits for `approve`",
+    ),
+    row("docker_host", Kind::Engine, "unix:///var/run/docker.sock", "The engine").also(&["DOCKER_HOST"]),
+    row(
+        "docker_config",
+        Kind::Path,
+        "",
+        "Folder of docker's `config.json`, for registry credentials; else `~/.docker`",
+    )
+    .also(&["DOCKER_CONFIG"]),
+    row(
+        "registries_dir",
+        Kind::Path,
+        "/run/secrets/registries",
+        "Registry credentials, a file per host: YAML with `username` and `password`",
+    ),
+    row("consul.address", Kind::HttpOrSocket, "http://127.0.0.1:8500", "The node's own Consul agent")
+        .also(&["CONSUL_HTTP_ADDR"]),
+    secret("consul.token", Kind::Text, "Consul's ACL token").also(&["CONSUL_HTTP_TOKEN"]),
+    row(
+        "election",
+        Kind::OneOf(ELECTIONS),
+        "default",
+        "`fast` replaces a killed leader in 4 s instead of 12, and is lost to a slow Consul sooner; `slow`, in 16 s, suits Consul's default `raft_multiplier`",
+    ),
+    row("registration.enable", Kind::Switch, "true", "Register this node's containers in Consul"),
+    row("registration.internal", Kind::Switch, "false", "Register ports that are not published too"),
+    row(
+        "bind",
+        Kind::Bind,
+        ":7979",
+        "Where health, metrics, API and webhooks listen; `:PORT` is the node's own address and loopback",
+    ),
+    row("advertise", Kind::Advertise, "", "Where other keepers reach this one; else the node's address in the swarm"),
+    secret(
+        "api_token",
+        Kind::Text,
+        "Opens the API to askers on other machines; without it only this node's processes may ask",
+    ),
+    secret("webhook_secret", Kind::Text, "What signs webhooks; without it there are none"),
+    secret("notify", Kind::Urls, "URLs that are told when a stack needs a person, or no longer does"),
+    row("state_dir", Kind::Path, "/var/lib/swarmkeeper", "Clones and caches; may be lost at any time"),
+    row(
+        "shutdown_grace",
+        Kind::Duration(Duration::ZERO, MINUTE),
+        "8s",
+        "How long the step at hand may take at shutdown",
+    ),
+    row("agent_url", Kind::Http, "http://127.0.0.1:7979", "The agent that commands such as `status` ask"),
+    row("log_level", Kind::OneOf(LOG_LEVELS), "info", "How much is logged"),
+    row("log_format", Kind::OneOf(LOG_FORMATS), "text", "`json` for machines"),
+];
+
+/// The setting of `key`.
+pub fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The README's table, without a final line break.
+pub fn config_table() -> String {
+    let mut table = String::from("| key | environment | default | |\n|---|---|---|---|");
+    for setting in SETTINGS {
+        let twin = if setting.has_file_twin { "[_FILE]" } else { "" };
+        let envs = setting.envs().map(|env| format!("`{env}{twin}`")).collect::<Vec<_>>().join(", ");
+        let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
+        // Writing to a String cannot fail.
+        let _ = write!(table, "\n| `{}` | {envs} | {default} | {} |", setting.key, setting.about);
+    }
+    table
+}
+
+/// The settings for `agent --help`.
+pub fn help_text() -> String {
+    let mut text = String::from("Settings, in swarmkeeper.yml or as environment variables:\n");
+    for setting in SETTINGS {
+        let twin = if setting.has_file_twin { "[_FILE]" } else { "" };
+        let default =
+            if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+        let about = setting.about.replace('`', "");
+        let _ = write!(text, "\n  {:<27} {}{twin}\n      {about}{default}", setting.key, setting.env());
+    }
+    text
+}
+
+impl Kind {
+    /// What is accepted, for messages: "accepted: …".
+    pub fn accepts(self) -> String {
+        match self {
+            Self::Text => "text".into(),
+            Self::Cluster => "letters, digits, '-' and '_', at most 63".into(),
+            Self::Stacks => "a list of stacks' names".into(),
+            Self::Urls => "a list of https:// or http:// addresses".into(),
+            Self::Http => "an address such as http://127.0.0.1:7979".into(),
+            Self::HttpOrSocket => "an address such as http://127.0.0.1:8500 or unix:///run/consul.sock".into(),
+            Self::GitUrl => "https://…, ssh://…, user@host:path, or an absolute path".into(),
+            Self::Branch => "a branch's name without refs/heads/".into(),
+            Self::FolderInRepo => "a folder inside the Config Repo, without ..".into(),
+            Self::Engine => "unix:///path or tcp://host:port".into(),
+            Self::Bind => "a list of :PORT, IP or IP:PORT".into(),
+            Self::Advertise => "IP or IP:PORT".into(),
+            Self::Path => "an absolute path".into(),
+            Self::Switch => "true or false".into(),
+            Self::Number(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Duration(min, max) => format!(
+                "a duration such as 90s or 5m, from {} to {}",
+                humantime::format_duration(min),
+                humantime::format_duration(max)
+            ),
+            Self::OneOf(words) => words.join(", "),
+        }
+    }
+
+    /// True if several values may be given.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::Stacks | Self::Urls | Self::Bind)
+    }
+}
