@@ -104,6 +104,22 @@ pub enum StackState {
 }
 
 impl StackState {
+    /// The word, as JSON and metrics spell it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Rolling => "rolling",
+            Self::Waiting => "waiting",
+            Self::Adopt => "adopt",
+            Self::Approve => "approve",
+            Self::Held => "held",
+            Self::Drift => "drift",
+            Self::Orphan => "orphan",
+            Self::Paused => "paused",
+            Self::Error => "error",
+        }
+    }
+
     /// True if a person has to do something.
     pub fn needs_a_person(self) -> bool {
         matches!(self, Self::Adopt | Self::Approve | Self::Held | Self::Drift | Self::Orphan | Self::Error)
