@@ -16,6 +16,8 @@
 //! | [`http`] | every node | health, metrics, API, webhooks |
 //! | [`io`] | | the only code that talks to the outside |
 //! | [`cli`] | | one file per verb family |
+//! | [`config`] | | flags, environment, file → validated settings |
+//! | [`log`], [`telemetry`] | | what is logged and measured |
 //!
 //! # One way through
 //!
@@ -40,6 +42,7 @@ pub mod http;
 pub mod image;
 pub mod io;
 pub mod leader;
+pub mod log;
 pub mod model;
 pub mod notify;
 pub mod reconcile;
@@ -48,4 +51,5 @@ pub mod repo;
 pub mod spec;
 pub mod stacks;
 pub mod status;
+pub mod telemetry;
 pub mod yaml;

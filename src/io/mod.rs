@@ -4,10 +4,14 @@
 //! anything about the product: it asks, it answers, it classifies failures by what can be done next.
 
 pub mod consul;
+pub mod dns;
 pub mod docker;
+pub mod files;
 pub mod git;
+pub mod keeper;
 pub mod registry;
 pub mod swarm;
+pub mod webhook;
 
 use std::sync::Arc;
 

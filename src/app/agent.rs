@@ -1,0 +1,217 @@
+//! What stands behind the HTTP API on every node: answers for itself, or asks the leader.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use super::start::Place;
+use super::waiters::Waiters;
+use crate::config::Config;
+use crate::http::{Asker, ClusterToken, CommandError, CommandErrorKind, Health, Keeper as Api};
+use crate::io::consul::Consul;
+use crate::io::keeper;
+use crate::leader::{self, Leadership};
+use crate::model::Sensitive;
+use crate::registration::SelfState;
+use crate::status::{ClusterStatus, Command, LeaderStatus, StackStatus};
+
+/// A command for the leader's loop, with where its answer goes.
+pub type Order = (Command, oneshot::Sender<Result<String, CommandError>>);
+
+/// What a manager's agent has beside what every agent has.
+pub struct Manager {
+    /// What this manager is.
+    pub leadership: watch::Receiver<Leadership>,
+    /// The cluster as this manager knows it while it leads.
+    pub status: watch::Receiver<ClusterStatus>,
+    /// Commands for the leader's loop.
+    pub orders: mpsc::Sender<Order>,
+    /// Asks the leader's loop for a pass.
+    pub passes: Arc<Waiters>,
+    /// Asks for a look at git.
+    pub fetches: Arc<Waiters>,
+    /// Tells the leader, through Consul, that somebody woke us.
+    pub wakes: mpsc::Sender<()>,
+    /// What keepers show each other.
+    pub token: Arc<RwLock<Option<Sensitive<String>>>>,
+}
+
+/// This node's agent.
+pub struct Agent {
+    cluster: String,
+    consul: Consul,
+    api_token: Option<Sensitive<String>>,
+    self_state: watch::Receiver<SelfState>,
+    place: Place,
+    manager: Option<Manager>,
+}
+
+impl Agent {
+    /// Puts together what the API needs.
+    pub fn new(
+        config: &Config,
+        place: &Place,
+        consul: Consul,
+        self_state: watch::Receiver<SelfState>,
+        manager: Option<Manager>,
+    ) -> Self {
+        Self {
+            cluster: config.cluster.clone(),
+            consul,
+            api_token: config.api_token.clone(),
+            self_state,
+            place: place.clone(),
+            manager,
+        }
+    }
+
+    /// What keepers of this cluster show each other.
+    pub fn cluster_token(&self) -> ClusterToken {
+        let token = self.manager.as_ref().map(|manager| Arc::clone(&manager.token));
+        Arc::new(move || read(token.as_ref()?))
+    }
+
+    /// True while this agent leads, suspended or not.
+    pub fn leads(&self) -> bool {
+        self.leading().is_some()
+    }
+
+    /// The manager's part while it leads.
+    fn leading(&self) -> Option<&Manager> {
+        let manager = self.manager.as_ref()?;
+        (!matches!(*manager.leadership.borrow(), Leadership::Follower { .. })).then_some(manager)
+    }
+
+    /// Who leads, as far as this node can find out.
+    async fn leader(&self) -> Option<leader::LeaderInfo> {
+        let known = self.manager.as_ref().and_then(|manager| match &*manager.leadership.borrow() {
+            Leadership::Follower { leader } => leader.clone(),
+            Leadership::Leading { .. } | Leadership::Suspended { .. } => None,
+        });
+        match known {
+            Some(leader) => Some(leader),
+            None => leader::current(&self.consul, &self.cluster).await.ok().flatten(),
+        }
+    }
+
+    /// A client for the leader; none while nobody else leads.
+    async fn ask_leader(&self) -> Result<(leader::LeaderInfo, keeper::Keeper), CommandError> {
+        let unavailable = |error: String, next: &str| CommandError {
+            kind: CommandErrorKind::Unavailable,
+            error,
+            next: next.to_owned(),
+        };
+        let Some(leader) = self.leader().await.filter(|leader| leader.node != self.place.node) else {
+            return Err(unavailable(
+                "nobody leads at the moment".into(),
+                "wait for the election, some 12 s; `swarmkeeper doctor` on a manager says what hinders it",
+            ));
+        };
+        let token = self.cluster_token()().or_else(|| self.api_token.clone());
+        if token.is_none() {
+            let error = format!("this is a worker; the leader is {}", leader.node);
+            return Err(unavailable(error, "ask on a manager, or set `api_token` on every node"));
+        }
+        let client = keeper::Keeper::new(&leader.address, token).map_err(CommandError::from)?;
+        Ok((leader, client))
+    }
+
+    /// What is left to know without a leader that answers: what it published.
+    async fn published(&self, problem: String) -> ClusterStatus {
+        let leader = self.leader().await.map(|leader| LeaderStatus {
+            node: leader.node,
+            since: leader.since,
+            token: leader.token,
+        });
+        let prefix = leader::Keys::new(&self.cluster).stacks();
+        let pairs = self.consul.kv_list(&prefix).await.unwrap_or_default();
+        let stacks = pairs.iter().filter_map(|pair| serde_json::from_slice::<StackStatus>(&pair.value).ok()).collect();
+        ClusterStatus {
+            cluster: self.cluster.clone(),
+            leader,
+            git: None,
+            agents: crate::status::AgentCount::default(),
+            stacks,
+            problems: vec![problem],
+        }
+    }
+}
+
+impl Api for Agent {
+    fn status(&self, asker: Asker) -> BoxFuture<'_, ClusterStatus> {
+        async move {
+            if let Some(manager) = self.leading() {
+                return manager.status.borrow().clone();
+            }
+            if asker == Asker::Keeper {
+                return self.published(format!("{} does not lead", self.place.node)).await;
+            }
+            match self.ask_leader().await {
+                Ok((leader, client)) => match client.status().await {
+                    Ok(status) => status,
+                    Err(error) => self.published(format!("the leader {} does not answer: {error}", leader.node)).await,
+                },
+                Err(error) => self.published(error.error).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn command(&self, command: Command, asker: Asker) -> BoxFuture<'_, Result<String, CommandError>> {
+        async move {
+            let Some(manager) = self.leading() else {
+                let unavailable = |error: String| CommandError {
+                    kind: CommandErrorKind::Unavailable,
+                    error,
+                    next: "ask again in a few seconds".into(),
+                };
+                if asker == Asker::Keeper {
+                    return Err(unavailable(format!("{} does not lead any more", self.place.node)));
+                }
+                let (_, client) = self.ask_leader().await?;
+                return client.command(&command).await.map_err(CommandError::from);
+            };
+            if command == Command::Sync {
+                manager.fetches.pass().await;
+            }
+            let (answer, answered) = oneshot::channel();
+            let gone = || CommandError {
+                kind: CommandErrorKind::Unavailable,
+                error: "this agent is stopping".into(),
+                next: "ask again in a few seconds: another takes over".into(),
+            };
+            manager.orders.send((command, answer)).await.map_err(|_| gone())?;
+            manager.passes.wake.notify_one();
+            answered.await.map_err(|_| gone())?
+        }
+        .boxed()
+    }
+
+    fn wake(&self, reason: String) {
+        let Some(manager) = &self.manager else {
+            warn!(reason, "this worker cannot wake the leader: send webhooks to a manager");
+            return;
+        };
+        tracing::info!(reason, "woken");
+        manager.fetches.wake.notify_one();
+        // Full: a wake-up is on its way already.
+        let _ = manager.wakes.try_send(());
+    }
+
+    fn health(&self) -> Health {
+        let state = self.self_state.borrow();
+        let problems: Vec<String> = [&state.engine, &state.agent]
+            .into_iter()
+            .filter_map(|part| part.as_ref().err())
+            .map(|trouble| format!("{}; {}", trouble.reason, trouble.mend))
+            .collect();
+        Health { live: true, ready: problems.is_empty(), problems }
+    }
+}
+
+fn read(token: &RwLock<Option<Sensitive<String>>>) -> Option<Sensitive<String>> {
+    token.read().unwrap_or_else(PoisonError::into_inner).clone()
+}

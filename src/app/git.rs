@@ -1,0 +1,101 @@
+//! The loop that keeps this candidate's clone warm: by timer, and whenever somebody asks.
+//!
+//! It only fetches. What it found goes through a `watch` to the leader's loop, so that a git server that hangs holds up no rollout.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::waiters::Waiters;
+use crate::io::git::GitRepo;
+use crate::model::Revision;
+use crate::reconcile::{self, After};
+
+/// After a failure that may pass by itself, git is asked again this soon, if the poll interval is longer.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// What is known of the Config Repo.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GitView {
+    /// The last good revision.
+    pub head: Option<Revision>,
+    /// When the last look that was answered began: everything pushed before is in `head`.
+    pub checked: Option<OffsetDateTime>,
+    /// Why the last look failed.
+    pub error: Option<String>,
+}
+
+impl GitView {
+    /// True if git was asked since a leader began, and answered, or failed to: there is nothing better to be known.
+    pub fn is_as_of(&self, since: OffsetDateTime) -> bool {
+        self.error.is_some() || self.checked.is_some_and(|checked| checked >= since)
+    }
+}
+
+/// Fetches until `shutdown`.
+pub async fn run(
+    repo: Arc<GitRepo>,
+    poll: Duration,
+    waiters: Arc<Waiters>,
+    view: watch::Sender<GitView>,
+    shutdown: CancellationToken,
+) {
+    view.send_modify(|view| view.head = repo.head());
+    reconcile::run(&waiters.wake, &shutdown, async || {
+        let _answered_at_the_end = waiters.begin();
+        let began = OffsetDateTime::now_utc();
+        // Dropping the fetch stops the conversation.
+        let Some(fetched) = shutdown.run_until_cancelled(repo.fetch()).await else { return After(poll) };
+        match fetched {
+            Ok(fetched) => {
+                if fetched.changed() {
+                    let summary = fetched.commits.first().map(|commit| commit.summary.as_str()).unwrap_or_default();
+                    info!(revision = %fetched.head, branch = repo.branch(), summary, "git has a new revision");
+                } else if view.borrow().error.is_some() {
+                    info!(url = repo.url(), "git answers again");
+                }
+                view.send_replace(GitView { head: Some(fetched.head), checked: Some(began), error: None });
+                After(poll)
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if view.borrow().error.as_ref() != Some(&text) {
+                    warn!(url = repo.url(), error = text, "git cannot be read; the last good revision stays");
+                }
+                view.send_modify(|view| view.error = Some(text));
+                After(poll.min(RETRY))
+            }
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const SINCE: OffsetDateTime = datetime!(2026-01-02 03:04:05 UTC);
+
+    fn check(checked: Option<OffsetDateTime>, error: Option<&str>, is_as_of: bool) {
+        let view = GitView { head: Some(Revision("9f2c1ab".into())), checked, error: error.map(str::to_owned) };
+        assert_eq!(view.is_as_of(SINCE), is_as_of, "{view:?}");
+    }
+
+    #[test]
+    fn a_new_leader_does_not_trust_what_it_knew_as_a_follower() {
+        check(None, None, false);
+        check(Some(SINCE - Duration::from_secs(1)), None, false);
+        check(Some(SINCE + Duration::from_millis(20)), None, true);
+    }
+
+    #[test]
+    fn a_git_server_that_is_down_is_waited_for_once() {
+        check(Some(SINCE - Duration::from_hours(1)), Some("connection refused"), true);
+    }
+}

@@ -1,0 +1,367 @@
+//! The composition root of `agent`: builds the parts, spawns the loops, drains them.
+//!
+//! ```text
+//!  every node   registration ── Consul          http ── Agent ──┬── status, commands
+//!                                                               │
+//!  managers     candidate ──► Leadership, Fence ──► keeper ◄────┤
+//!               git ──────────► GitView ───────────► │          │
+//!               wakes (KV) ◄── followers' webhooks   └► Consul KV, notify, metrics
+//! ```
+//!
+//! # Shutdown
+//!
+//! In order, each within its bound: the leader's loop finishes the step at hand; the candidate signs off, so that the next leader
+//! begins at once; everything else ends. Nothing that still runs is deregistered.
+
+mod agent;
+mod git;
+mod keeper;
+mod leaving;
+mod relay;
+mod settings;
+mod start;
+mod token;
+mod waiters;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Election};
+use crate::http::{self, Api};
+use crate::io::consul::Consul;
+use crate::io::docker::Docker;
+use crate::io::git::GitRepo;
+use crate::io::swarm::Swarm;
+use crate::leader::{self, Leadership, Profile};
+use crate::notify::Notifier;
+use crate::registration::{self, SelfState};
+use crate::telemetry;
+
+pub use settings::{credentials, policy, render_options};
+pub use start::git_options;
+
+use agent::{Agent, Manager};
+use git::GitView;
+use keeper::Keeper;
+use start::Place;
+use waiters::Waiters;
+
+/// Runs the agent until SIGTERM or SIGINT. An error, or an essential loop that ends by itself, ends the process: swarm starts another.
+pub async fn run(config: Config) -> Result<()> {
+    let metrics = telemetry::install().context("metrics")?;
+    let shutdown = CancellationToken::new();
+    let mut loops = Loops::default();
+    loops.spawn("signals", wait_for_signal(shutdown.clone()));
+
+    let docker = Docker::connect(Some(&config.docker_host)).context("docker_host")?;
+    let Some(place) = start::place(&docker, &config, &shutdown).await else { return Ok(()) };
+    let consul = Consul::new(config.consul.clone()).context("consul")?;
+    let listeners = listen(&config, place.address).await?;
+    let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
+    let (self_state, seen_by_consul) = watch::channel(place.self_state());
+
+    let stages = Stages::default();
+    let manager = if place.manager {
+        let Some(swarm) = start::swarm(&config, &shutdown).await else { return Ok(()) };
+        Some(stand(&config, &place, port, &consul, swarm, &self_state, &stages, &mut loops)?)
+    } else {
+        None
+    };
+    let agent = Arc::new(Agent::new(&config, &place, consul.clone(), seen_by_consul.clone(), manager));
+
+    if config.registration.enable {
+        let options = registration::Options {
+            node: place.node.clone(),
+            owner: place.engine_id.clone(),
+            cluster: config.cluster.clone(),
+            node_address: Some(place.address),
+            networks: Vec::new(),
+            http_port: port,
+        };
+        let work = registration::run(options, docker.clone(), consul.clone(), seen_by_consul, stages.register.clone());
+        loops.spawn("registration", work);
+    }
+    let api = Api {
+        keeper: Arc::clone(&agent) as _,
+        metrics,
+        api_token: config.api_token.clone(),
+        cluster_token: agent.cluster_token(),
+        webhook_secret: config.webhook_secret.clone(),
+        branch: config.git.as_ref().map(|git| git.branch.clone()).unwrap_or_default(),
+    };
+    loops.spawn("http", http::serve(listeners, api, stages.rest.clone()));
+    info!(node = %place.node, address = %place.address, manager = place.manager, cluster = config.cluster, "agent started");
+
+    let started = OffsetDateTime::now_utc();
+    // Cancel-safe: the loops go on in their tasks, and looking at a key holds nothing.
+    let ended = tokio::select! {
+        ended = loops.watch(&shutdown) => ended,
+        left = leaving::told(&consul, &config.cluster, started, &shutdown) => {
+            if left {
+                leave(&config, &place, &consul, &agent, &stages, &mut loops, &shutdown).await;
+            }
+            Ok(())
+        }
+    };
+    stages.drain(&config, &mut loops).await;
+    ended
+}
+
+/// Takes this node's registrations away and waits, idle, for its end.
+async fn leave(
+    config: &Config,
+    place: &Place,
+    consul: &Consul,
+    agent: &Agent,
+    stages: &Stages,
+    loops: &mut Loops,
+    shutdown: &CancellationToken,
+) {
+    let led = agent.leads();
+    warn!("told to leave: this agent registers and deploys nothing any more");
+    stages.stop_working(config, loops).await;
+    match registration::remove_own(consul, &place.engine_id).await {
+        Ok(services) => info!(services, "registrations taken away; what runs goes on running"),
+        Err(error) => error!(%error, "registrations stay in consul"),
+    }
+    // The leader goes last: another would take over, and make anew what was taken away.
+    let all_have_left =
+        led && shutdown.run_until_cancelled(tokio::time::sleep(leaving::ALL_HAVE_LOOKED)).await.is_some();
+    stages.sign_off(config, loops).await;
+    if all_have_left {
+        match consul.kv_delete_all(leader::Keys::new(&config.cluster).root()).await {
+            Ok(()) => info!("our keys in consul are gone"),
+            Err(error) => error!(%error, "our keys stay in consul"),
+        }
+    }
+    shutdown.cancelled().await;
+}
+
+/// What only managers run; gives what the API needs of it.
+#[expect(clippy::too_many_arguments, reason = "the composition root hands out what it made")]
+fn stand(
+    config: &Config,
+    place: &Place,
+    port: u16,
+    consul: &Consul,
+    swarm: (Swarm, String),
+    self_state: &watch::Sender<SelfState>,
+    stages: &Stages,
+    loops: &mut Loops,
+) -> Result<Manager> {
+    let git_settings = config.require_git()?;
+    let (swarm, swarm_cluster_id) = swarm;
+    let repo = Arc::new(GitRepo::open(start::git_options(config, git_settings)).context("git")?);
+    let (notifier, deliveries) = Notifier::new(&config.notify).context("notify")?;
+
+    let advertised = config.advertise.map_or(SocketAddr::new(place.address, port), |advertise| {
+        SocketAddr::new(advertise.ip, advertise.port.unwrap_or(port))
+    });
+    let options = leader::Options {
+        cluster: config.cluster.clone(),
+        node: place.node.clone(),
+        address: format!("http://{advertised}"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        profile: match config.election {
+            Election::Default => Profile::DEFAULT,
+            Election::Fast => Profile::FAST,
+            Election::Slow => Profile::SLOW,
+        },
+        swarm_cluster_id,
+    };
+    let (candidate, leadership, fence) = leader::stand(consul.clone(), options, start::probe(&swarm));
+    loops.spawn("candidate", {
+        let stop = stages.lead.clone();
+        async move {
+            if let Err(error) = candidate.run(stop).await {
+                error!(error = format!("{error:#}"), "not a candidate any more");
+            }
+        }
+    });
+
+    let (wakes, woken) = mpsc::channel(1);
+    let watching = leader::wake::run(
+        consul.clone(),
+        config.cluster.clone(),
+        place.node.clone(),
+        leadership.clone(),
+        wakes,
+        stages.lead.clone(),
+    );
+    loops.spawn("wakes", watching);
+    // Without webhooks there is nothing to deliver, and the loop would end at once.
+    if !config.notify.is_empty() {
+        loops.spawn("deliveries", deliveries.run(stages.rest.clone()));
+    }
+
+    let (view, git_view) = watch::channel(GitView::default());
+    let git_waiters = Arc::new(Waiters::default());
+    loops.spawn(
+        "git",
+        git::run(Arc::clone(&repo), config.poll_interval, Arc::clone(&git_waiters), view, stages.work.clone()),
+    );
+
+    let (keeper, manager) = Keeper::new(keeper::Parts {
+        cluster: config.cluster.clone(),
+        node: place.node.clone(),
+        settings: settings::Settings::of(config),
+        swarm: swarm.with_gate(Some(fence.gate())),
+        repo,
+        consul: consul.clone(),
+        fence,
+        notifier,
+        leadership: leadership.clone(),
+        git: git_view,
+        git_waiters,
+    });
+    loops.spawn("keeper", keeper.run(woken, stages.work.clone()));
+    loops.spawn("self", tell_leadership(leadership, self_state.clone(), stages.rest.clone()));
+    Ok(manager)
+}
+
+/// Keeps the agent's own registration saying whether it leads.
+async fn tell_leadership(
+    mut leadership: watch::Receiver<Leadership>,
+    state: watch::Sender<SelfState>,
+    stop: CancellationToken,
+) {
+    loop {
+        let leads = matches!(&*leadership.borrow_and_update(), Leadership::Leading { .. });
+        if state.send_if_modified(|state| std::mem::replace(&mut state.leader, leads) != leads) {
+            metrics::counter!(telemetry::LEADER_TRANSITIONS).increment(1);
+        }
+        metrics::gauge!(telemetry::LEADER).set(if leads { 1.0 } else { 0.0 });
+        // Cancel-safe: a watch loses nothing.
+        let changed = stop.run_until_cancelled(leadership.changed()).await;
+        if !matches!(changed, Some(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn listen(config: &Config, node: IpAddr) -> Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for address in config.bind.iter().flat_map(|bind| bind.sockets(node)) {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.with_context(|| format!("cannot listen on {address}: set `bind` to a free port"))?);
+    }
+    Ok(listeners)
+}
+
+async fn wait_for_signal(shutdown: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        error!("signals cannot be received");
+        return;
+    };
+    // Cancel-safe: nothing is lost when the other arm is taken.
+    tokio::select! {
+        _ = term.recv() => info!("SIGTERM: finishing the step at hand"),
+        _ = int.recv() => info!("SIGINT: finishing the step at hand"),
+    }
+    shutdown.cancel();
+}
+
+/// What ends in which order.
+#[derive(Default)]
+struct Stages {
+    work: CancellationToken,
+    lead: CancellationToken,
+    register: CancellationToken,
+    rest: CancellationToken,
+}
+
+impl Stages {
+    /// Ends all loops in their order.
+    async fn drain(&self, config: &Config, loops: &mut Loops) {
+        end(&self.work, WORK, config, loops).await;
+        self.sign_off(config, loops).await;
+        end(&self.register, REGISTER, config, loops).await;
+        end(&self.rest, &[], config, loops).await;
+        info!("agent stopped");
+    }
+
+    /// Ends all that deploys or registers, and goes on holding the lock.
+    async fn stop_working(&self, config: &Config, loops: &mut Loops) {
+        end(&self.work, WORK, config, loops).await;
+        end(&self.register, REGISTER, config, loops).await;
+    }
+
+    /// Gives the lock back.
+    async fn sign_off(&self, config: &Config, loops: &mut Loops) {
+        end(&self.lead, LEAD, config, loops).await;
+    }
+}
+
+/// The loops of each stage but the last, which has all others.
+const WORK: &[&str] = &["keeper", "git"];
+/// See [`WORK`].
+const LEAD: &[&str] = &["candidate", "wakes"];
+/// See [`WORK`].
+const REGISTER: &[&str] = &["registration"];
+
+/// Ends one stage and waits for its loops, all that are left without names, as long as the grace allows.
+async fn end(stage: &CancellationToken, names: &[&str], config: &Config, loops: &mut Loops) {
+    stage.cancel();
+    if tokio::time::timeout(config.shutdown_grace, loops.ended(names)).await.is_err() {
+        warn!(grace = ?config.shutdown_grace, running = ?loops.running, "not finished in time");
+    }
+}
+
+/// The long-lived tasks by name.
+#[derive(Default)]
+struct Loops {
+    tasks: JoinSet<&'static str>,
+    running: Vec<&'static str>,
+}
+
+impl Loops {
+    fn spawn(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.running.push(name);
+        self.tasks.spawn(async move {
+            work.await;
+            name
+        });
+    }
+
+    /// Waits for `shutdown`, or for an essential loop that ends by itself, which is an error.
+    async fn watch(&mut self, shutdown: &CancellationToken) -> Result<()> {
+        loop {
+            // Cancel-safe: `join_next` keeps what it has not given out.
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                ended = self.tasks.join_next() => match ended {
+                    Some(Ok("signals")) => self.running.retain(|name| *name != "signals"),
+                    Some(Ok(name)) if !shutdown.is_cancelled() => {
+                        self.running.retain(|running| *running != name);
+                        bail!("the {name} loop ended");
+                    }
+                    Some(Ok(name)) => self.running.retain(|running| *running != name),
+                    Some(Err(error)) => bail!("a loop ended: {error}"),
+                    None => bail!("no loop runs"),
+                },
+            }
+        }
+    }
+
+    /// Waits until the named loops have ended; all of them without a name, `signals` aside.
+    async fn ended(&mut self, names: &[&str]) {
+        let waits_for = |name: &str| if names.is_empty() { name != "signals" } else { names.contains(&name) };
+        while self.running.iter().any(|name| waits_for(name)) {
+            match self.tasks.join_next().await {
+                Some(Ok(name)) => self.running.retain(|running| *running != name),
+                // A panic says no name; what is left ends with the process.
+                Some(Err(_)) => {}
+                None => return,
+            }
+        }
+    }
+}
