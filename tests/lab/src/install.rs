@@ -1,0 +1,282 @@
+//! What the lab needs on the machine, and getting it.
+//!
+//! Debian's packages, without starting anything they bring; and Consul from bullseye, unpacked into a cache without touching
+//! the machine's sources. What cannot be had is named together with what to do about it.
+
+use crate::command::{output, run};
+use crate::sources::mirrors;
+use anyhow::{Context, Result, bail};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
+
+/// Where Consul is kept between runs.
+const CACHE: &str = "/var/cache/swarmkeeper-lab";
+/// Asked before services are started or stopped by a package: 101 forbids it.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// A program, and the Debian package that brings it.
+const PROGRAMS: [(&str, &str); 18] = [
+    ("apt-get", "apt"),
+    ("awk", "mawk"),
+    ("busybox", "busybox-static"),
+    ("containerd", "containerd"),
+    ("docker", CLIENT),
+    ("docker-registry", "docker-registry"),
+    ("dockerd", "docker.io"),
+    ("git", "git"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("nsenter", "util-linux"),
+    ("runc", "runc"),
+    ("setpriv", "util-linux"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("tc", "iproute2"),
+    ("unshare", "util-linux"),
+];
+/// The client: since Debian 13 a package of its own, part of docker.io before.
+const CLIENT: &str = "docker-cli";
+/// Units that those packages would have started at the next boot.
+const UNITS: [&str; 6] =
+    ["docker.service", "docker.socket", "containerd.service", "docker-registry.service", "ssh.service", "ssh.socket"];
+
+/// Gets what the lab needs, if it is not there; `say` hears of each step. Starts no service.
+pub async fn install(say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
+    require_root()?;
+    let packages = missing_packages();
+    if !packages.is_empty() {
+        require_debian(&packages)?;
+        say(&format!("installing {}", packages.join(", ")));
+        install_packages(&packages).await?;
+    }
+    if std::env::var_os("CONSUL").is_none() && consul_binary().is_err() {
+        say("fetching Consul");
+        fetch_consul().await?;
+    }
+    check()
+}
+
+/// Fails with a list of what is missing and how to mend it.
+pub(crate) fn check() -> Result<()> {
+    require_root()?;
+    let packages = missing_packages();
+    if !packages.is_empty() {
+        bail!(
+            "these packages are missing: {0}\n  run `lab install`, or `apt-get install --no-install-recommends {0}`",
+            packages.join(" ")
+        );
+    }
+    consul_binary()?;
+    Ok(())
+}
+
+/// The Consul to run: `CONSUL`, or the cache's.
+pub(crate) fn consul_binary() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("CONSUL").map(PathBuf::from) {
+        if !binary.is_file() {
+            bail!("CONSUL names {}, which is no file", binary.display());
+        }
+        return Ok(std::path::absolute(binary)?);
+    }
+    let cached = Path::new(CACHE).join("consul/usr/bin/consul");
+    if cached.is_file() {
+        return Ok(cached);
+    }
+    bail!("there is no Consul; run `lab install`, or set CONSUL to a binary")
+}
+
+fn require_root() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the lab needs root, for network namespaces and engines; run it with sudo");
+    }
+    Ok(())
+}
+
+fn require_debian(packages: &[&str]) -> Result<()> {
+    if find("apt-get").is_none() {
+        bail!("this machine has no apt-get; provide the equivalents of Debian's packages {}", packages.join(", "));
+    }
+    Ok(())
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let mut packages: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+async fn install_packages(packages: &[&str]) -> Result<()> {
+    let policy = Policy::forbid_services()?;
+    let mut installed = apt_install(packages).await;
+    if installed.is_err() {
+        // The lists may be old or missing.
+        run("apt-get", ["update", "-qq"]).await.context("cannot update the package lists")?;
+        installed = apt_install(packages).await;
+    }
+    drop(policy);
+    installed.with_context(|| format!("cannot install {}", packages.join(" ")))?;
+    disable_new_units(packages).await
+}
+
+async fn apt_install(packages: &[&str]) -> Result<()> {
+    let mut packages = packages.to_vec();
+    if packages.contains(&CLIENT) && run("apt-cache", ["show", "--quiet=2", CLIENT]).await.is_err() {
+        packages.retain(|package| *package != CLIENT);
+        packages.push("docker.io");
+    }
+    let mut command = Command::new("apt-get");
+    // Nothing of the machine's may go for a test's sake.
+    command.args(["install", "-y", "-qq", "--no-install-recommends", "--no-remove"]);
+    command.args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    output(command, None).await.map(drop)
+}
+
+/// A package enables its units for the next boot. Those that were not there before are none of the user's.
+async fn disable_new_units(packages: &[&str]) -> Result<()> {
+    if !Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    let package_of = |unit: &str| match unit {
+        unit if unit.starts_with("docker-registry") => "docker-registry",
+        unit if unit.starts_with("docker") => "docker.io",
+        unit if unit.starts_with("containerd") => "containerd",
+        _ => "openssh-server",
+    };
+    for unit in UNITS {
+        // docker.io brings containerd with it.
+        let owner = package_of(unit);
+        if packages.contains(&owner) {
+            // Not every release has every unit.
+            let _ = run("systemctl", ["disable", "--quiet", unit]).await;
+        }
+    }
+    Ok(())
+}
+
+/// Forbids package scripts to start services, until dropped; puts back what was there.
+struct Policy {
+    aside: Option<PathBuf>,
+}
+
+impl Policy {
+    fn forbid_services() -> Result<Self> {
+        let policy = Path::new(POLICY);
+        let aside = policy.with_extension("d.lab-saved");
+        let existed = policy.exists();
+        if existed {
+            std::fs::rename(policy, &aside).context("cannot set policy-rc.d aside")?;
+        }
+        let made = Self { aside: existed.then_some(aside) };
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+        std::fs::set_permissions(policy, std::fs::Permissions::from_mode(0o755))?;
+        Ok(made)
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        let restored = match &self.aside {
+            Some(aside) => std::fs::rename(aside, POLICY),
+            None => std::fs::remove_file(POLICY),
+        };
+        if let Err(error) = restored {
+            eprintln!("cannot restore {POLICY}: {error}; remove it, or no service will be started by packages");
+        }
+    }
+}
+
+/// Bullseye's package, checked with Debian's keys, unpacked into the cache.
+async fn fetch_consul() -> Result<()> {
+    if find("apt-get").is_none() || find("dpkg").is_none() {
+        bail!("Consul comes from Debian's bullseye, and this machine has no apt-get; set CONSUL to a binary");
+    }
+    let codename = codename()?;
+    let mirrors = mirrors(&source_texts(), &codename);
+    if mirrors.is_empty() {
+        bail!(
+            "apt's sources name no mirror of Debian {codename}, from which Consul could come; set CONSUL to a binary"
+        );
+    }
+    let mut errors = Vec::new();
+    for mirror in mirrors {
+        match fetch_consul_from(&mirror).await {
+            Ok(()) => return Ok(()),
+            Err(error) => errors.push(format!("{mirror}: {error:#}")),
+        }
+    }
+    bail!("cannot fetch Consul; set CONSUL to a binary\n{}", errors.join("\n"))
+}
+
+async fn fetch_consul_from(mirror: &str) -> Result<()> {
+    let cache = Path::new(CACHE);
+    let scratch = cache.join(format!("fetch-{}", std::process::id()));
+    std::fs::create_dir_all(scratch.join("lists/partial"))
+        .with_context(|| format!("cannot make {}", scratch.display()))?;
+    let fetched = fetch_into(&scratch, mirror).await;
+    if fetched.is_ok() {
+        // Renamed when complete: a killed run leaves no half of it.
+        let target = cache.join("consul");
+        if target.exists() {
+            std::fs::remove_dir_all(&target)?;
+        }
+        std::fs::rename(scratch.join("root"), target)?;
+    }
+    std::fs::remove_dir_all(&scratch)?;
+    fetched
+}
+
+async fn fetch_into(scratch: &Path, mirror: &str) -> Result<()> {
+    let signed =
+        if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { "[trusted=yes]".to_owned() };
+    let list = scratch.join("bullseye.list");
+    std::fs::write(&list, format!("deb {signed} {mirror} bullseye main\n"))?;
+    let options = [
+        format!("Dir::Etc::sourcelist={}", list.display()),
+        "Dir::Etc::sourceparts=-".to_owned(),
+        format!("Dir::State::Lists={}", scratch.join("lists").display()),
+        // The machine's own package cache is not for bullseye.
+        format!("Dir::Cache::pkgcache={}", scratch.join("pkgcache.bin").display()),
+        format!("Dir::Cache::srcpkgcache={}", scratch.join("srcpkgcache.bin").display()),
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.current_dir(scratch).arg("-qq").args(options.iter().flat_map(|option| ["-o", option])).args(words);
+        output(command, None)
+    };
+    apt(&["update"]).await?;
+    apt(&["download", "consul"]).await?;
+    let package = std::fs::read_dir(scratch)?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded nothing")?;
+    run("dpkg", [Path::new("-x"), &package, &scratch.join("root")]).await.map(drop)
+}
+
+fn codename() -> Result<String> {
+    let release = std::fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(line.context("/etc/os-release names no VERSION_CODENAME")?.trim_matches('"').to_owned())
+}
+
+fn source_texts() -> Vec<String> {
+    let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = std::fs::read_dir("/etc/apt/sources.list.d") {
+        paths.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    paths.sort();
+    paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+}
