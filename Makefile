@@ -27,15 +27,20 @@ lab-down: ## take the lab away
 	$(LAB) down
 
 demo: build ## the main job on real parts: a git commit becomes running services on four nodes
+	$(LAB) down
+	$(LAB) up --detach
 	cargo run --quiet --locked --package swarmkeeper-lab --bin demo -- $(BINARY)
 
-test: tools ## format, lints, unit tests, repository rules, then end to end on the lab
+test: tools ## format, lints, unit tests, repository rules, then end to end on the lab; as root
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test --workspace --locked
+	$(LAB) install
+	cargo test --locked --workspace --lib --bins --test tidy --test command_line --test oracle --test consul --test registration
+	cargo test --locked --doc
+	cargo test --locked --test e2e
 
 bench: build ## the table of figures, also in target/bench.json
-	cargo test --locked --test bench -- $(BINARY)
+	cargo bench --locked --profile dev --bench figures
 
 clean: ## remove what was built
 	cargo clean

@@ -1,0 +1,300 @@
+//! Figures: ours beside what a user would otherwise use, on the same lab in the same run, medians of five, the two sides in turn,
+//! the same flags. Printed as a table and written to `target/bench.json` as a list of `{name, unit, ours, peer, ratio, goal, met}`.
+
+// As in the end-to-end tests: a case fails by its error or a panic, every step of a case is awaited alike, and texts are built once.
+// Figures are small numbers.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::unused_async,
+    clippy::unused_self,
+    clippy::format_push_string,
+    clippy::needless_pass_by_value
+)]
+
+#[path = "../e2e/world/mod.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use the rest")]
+mod world;
+
+use std::future::Future;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use tokio::process::Command;
+use world::{World, app, seconds};
+
+/// Each figure is the median of so many measurements.
+const ROUNDS: usize = 5;
+
+/// Containers started for the time from start to DNS.
+const STARTS: usize = 40;
+
+/// Containers on the node whose agent's memory and CPU are measured.
+const CONTAINERS: usize = 50;
+
+/// How long the idle agent is watched.
+const IDLE: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Serialize)]
+struct Figure {
+    name: String,
+    unit: &'static str,
+    ours: f64,
+    peer: Option<f64>,
+    ratio: Option<f64>,
+    goal: String,
+    met: bool,
+}
+
+impl Figure {
+    /// Against a peer: how many times faster we are to be.
+    fn against(name: String, ours: f64, peer: f64, goal: f64) -> Self {
+        let ratio = peer / ours;
+        Self {
+            name,
+            unit: "s",
+            ours,
+            peer: Some(peer),
+            ratio: Some(ratio),
+            goal: format!("≥ {goal}×"),
+            met: ratio >= goal,
+        }
+    }
+
+    /// Against nothing else: a limit.
+    fn within(name: &str, unit: &'static str, ours: f64, limit: f64) -> Self {
+        Self {
+            name: name.to_owned(),
+            unit,
+            ours,
+            peer: None,
+            ratio: None,
+            goal: format!("≤ {limit}"),
+            met: ours <= limit,
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let world = World::up().await?;
+    let measured = measure(&world).await;
+    world.down(false).await;
+    let figures = measured?;
+    print(&figures);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("bench.json"), serde_json::to_vec_pretty(&figures)?)?;
+    Ok(())
+}
+
+async fn measure(world: &World) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (services, first, unchanged) in [(20, 2.0, 1.0), (100, 2.0, 1.0), (300, 2.0, 15.0)] {
+        eprintln!("deploying {services} services");
+        figures.extend(deploys(world, services, first, unchanged).await?);
+    }
+    eprintln!("containers into DNS");
+    figures.extend(starts(world).await?);
+    eprintln!("push to webhook to first write");
+    figures.push(push_to_write(world).await?);
+    eprintln!("hand-over");
+    figures.push(hand_over(world).await?);
+    eprintln!("leader killed");
+    figures.push(leader_killed(world).await?);
+    eprintln!("an idle agent with {CONTAINERS} containers");
+    figures.extend(idle(world).await?);
+    Ok(figures)
+}
+
+/// First and unchanged deploys of services without replicas, by `docker stack deploy` and by `swarmkeeper deploy`.
+async fn deploys(world: &World, services: usize, first_goal: f64, unchanged_goal: f64) -> Result<Vec<Figure>> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("compose.yml");
+    let mut text = String::from("version: \"3.8\"\nservices:\n");
+    for number in 0..services {
+        text += &format!(
+            "  s{number:03}:\n    image: {}\n    environment: {{NUMBER: \"{number}\"}}\n    deploy: {{replicas: 0, endpoint_mode: dnsrr}}\n",
+            world.image("1.0.0")
+        );
+    }
+    std::fs::write(&file, text)?;
+    let (mut first, mut unchanged) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
+    for _ in 0..ROUNDS {
+        for side in [0, 1] {
+            first[side].push(timed(deploy(world, side, &file)).await?);
+            unchanged[side].push(timed(deploy(world, side, &file)).await?);
+            if side == 0 {
+                world.docker(&["stack", "rm", "bench"]).await?;
+                world.network_gone("bench_default", seconds(120)).await?;
+                continue;
+            }
+            let mark = world.mark();
+            deploy(world, side, &file).await?;
+            world.no_engine_writes(mark).await.context("an unchanged deploy of ours")?;
+            world.docker(&["stack", "rm", "bench"]).await?;
+            world.network_gone("bench_default", seconds(120)).await?;
+        }
+    }
+    let [peer_first, our_first] = first.map(median);
+    let [peer_unchanged, our_unchanged] = unchanged.map(median);
+    Ok(vec![
+        Figure::against(format!("first deploy, {services} services"), our_first, peer_first, first_goal),
+        Figure::against(
+            format!("unchanged deploy, {services} services"),
+            our_unchanged,
+            peer_unchanged,
+            unchanged_goal,
+        ),
+    ])
+}
+
+/// One deploy: side 0 is Docker's CLI, side 1 ours. Both go through the recorded socket.
+async fn deploy(world: &World, side: usize, file: &Path) -> Result<()> {
+    let (program, arguments) = [
+        ("docker", ["stack", "deploy"].as_slice()),
+        (env!("CARGO_BIN_EXE_swarmkeeper"), ["deploy", "--detach"].as_slice()),
+    ][side];
+    let mut command = Command::new(program);
+    command.args(arguments).arg("--compose-file").arg(file).arg("bench");
+    command.env("DOCKER_HOST", world.recorded_engine(1)).env("DOCKER_CONFIG", world.docker_config());
+    let output = command.output().await?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// From the start of a container without HEALTHCHECK to the answer of Consul's DNS.
+async fn starts(world: &World) -> Result<Vec<Figure>> {
+    let mut times = Vec::new();
+    for number in 0..STARTS {
+        let name = format!("start{number}");
+        let id = world
+            .docker_on(
+                4,
+                &[
+                    "create",
+                    "-p",
+                    &format!("{}:8080", 20_000 + number),
+                    "-e",
+                    &format!("SERVICE_NAME={name}"),
+                    &world.image("1.0.0"),
+                ],
+            )
+            .await?;
+        times.push(world.start_to_dns(4, id.trim(), &format!("{name}.service.consul")).await?);
+        world.docker_on(4, &["rm", "-f", id.trim()]).await?;
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize] * 1000.0;
+    Ok(vec![
+        Figure::within("container start → DNS, p50", "ms", at(0.5), 50.0),
+        Figure::within("container start → DNS, p99", "ms", at(0.99), 250.0),
+    ])
+}
+
+async fn push_to_write(world: &World) -> Result<Figure> {
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let stack = format!("pushed{round}");
+        world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
+        let mark = world.mark();
+        let began = world.now();
+        world.webhook_at(2, "github", br#"{"ref":"refs/heads/main"}"#).await?;
+        times.push(world.until_service_write(mark, began).await?);
+        world.reaches(&stack, "ok", seconds(60)).await?;
+    }
+    Ok(Figure::within("push to webhook → first service write", "s", median(times), 1.0))
+}
+
+/// From the leader's release of the lock to the acquisition by the next, as the recorders saw them.
+async fn hand_over(world: &World) -> Result<Figure> {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let leader = world.leader().await?;
+        let mark = world.mark();
+        world.stop_agent(leader).await?;
+        world.somebody_else_leads(leader, seconds(20)).await?;
+        times.push(world.release_to_acquire(mark).await? * 1000.0);
+        world.agents_run(seconds(90)).await?;
+    }
+    Ok(Figure::within("clean hand-over", "ms", median(times), 50.0))
+}
+
+/// From the kill of the leader to the first write of the next one.
+async fn leader_killed(world: &World) -> Result<Figure> {
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let stack = format!("killed{round}");
+        let leader = world.leader().await?;
+        world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
+        let mark = world.mark();
+        let began = world.now();
+        world.kill_agent(leader).await?;
+        let next = world.somebody_else_leads(leader, seconds(30)).await?;
+        world.webhook_at(next, "github", br#"{"ref":"refs/heads/main"}"#).await?;
+        times.push(world.until_service_write(mark, began).await?);
+        world.agents_run(seconds(90)).await?;
+        world.reaches(&stack, "ok", seconds(60)).await?;
+    }
+    Ok(Figure::within("leader killed → next leader's first write", "s", median(times), 12.0))
+}
+
+async fn idle(world: &World) -> Result<Vec<Figure>> {
+    for number in 0..CONTAINERS {
+        let port = format!("{}:8080", 21_000 + number);
+        let name = format!("SERVICE_NAME=idle{}", number % 5);
+        world.docker_on(4, &["run", "-d", "-p", &port, "-e", &name, &world.image("1.0.0")]).await?;
+    }
+    tokio::time::sleep(seconds(15)).await;
+    let pid = world.agent_pid(4).await?;
+    let before = cpu_seconds(pid)?;
+    let began = Instant::now();
+    tokio::time::sleep(IDLE).await;
+    let share = (cpu_seconds(pid)? - before) / began.elapsed().as_secs_f64() * 100.0;
+    Ok(vec![
+        Figure::within("idle agent's memory, 50 containers", "MB", resident_megabytes(pid)?, 20.0),
+        Figure::within("idle agent's CPU, 50 containers", "% of a core", share, 0.2),
+    ])
+}
+
+async fn timed(work: impl Future<Output = Result<()>>) -> Result<f64> {
+    let began = Instant::now();
+    work.await?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// User and system time of a process, `/proc/<pid>/stat` fields 14 and 15 in ticks of 10 ms.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(ticks as f64 / 100.0)
+}
+
+/// What of a process is in memory.
+fn resident_megabytes(pid: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+    Ok(kilobytes / 1024.0)
+}
+
+fn print(figures: &[Figure]) {
+    println!("{:<44} {:>12} {:>12} {:>8} {:>9}", "", "ours", "peer", "ratio", "goal");
+    for figure in figures {
+        let peer = figure.peer.map(|peer| format!("{peer:.3}")).unwrap_or_default();
+        let ratio = figure.ratio.map(|ratio| format!("{ratio:.1}×")).unwrap_or_default();
+        let met = if figure.met { "" } else { "  NOT MET" };
+        let ours = format!("{:.3} {}", figure.ours, figure.unit);
+        println!("{:<44} {ours:>12} {peer:>12} {ratio:>8} {:>9}{met}", figure.name, figure.goal);
+    }
+}

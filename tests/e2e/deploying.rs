@@ -1,0 +1,144 @@
+//! From a commit to what runs.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::world::{World, app, seconds};
+
+pub async fn a_commit_becomes_running_services(world: &World) -> Result<()> {
+    // The registry wants a user and a password: this image is private.
+    world
+        .commit(
+            "shop",
+            &[
+                (
+                    "compose.yml",
+                    Some(&app("1.0.0", "    configs: [greeting]\n", "configs: {greeting: {file: greeting.txt}}\n")),
+                ),
+                ("greeting.txt", Some("hello\n")),
+            ],
+        )
+        .await?;
+    world.reaches("shop", "ok", seconds(60)).await?;
+    let tasks = world.running_tasks("shop_web").await?;
+    ensure!(tasks.len() == 2, "two tasks run, not {tasks:?}");
+    let image = world.service_image("shop_web").await?;
+    ensure!(image.contains("app:1.0.0@sha256:"), "runs by digest: {image}");
+    let greeting = world.config_content("shop_greeting").await?;
+    ensure!(greeting == "hello\n", "the config came along: {greeting:?}");
+    Ok(())
+}
+
+pub async fn a_second_sync_writes_nothing(world: &World) -> Result<()> {
+    world.settled().await?;
+    let mark = world.mark();
+    world.sync().await?;
+    world.sync().await?;
+    world.no_writes(mark).await
+}
+
+pub async fn a_commit_that_touches_only_a_readme_writes_nothing(world: &World) -> Result<()> {
+    world.settled().await?;
+    let mark = world.mark();
+    let revision = world.commit_at_root(&[("README.md", Some("words\n"))]).await?;
+    world.has_seen(&revision).await?;
+    world.sync().await?;
+    world.no_writes(mark).await?;
+    let shop = world.stack("shop").await?;
+    ensure!(shop["revision"] != json!(revision), "the stack keeps the revision that made it: {shop}");
+    Ok(())
+}
+
+pub async fn a_changed_config_is_rolled_out_under_a_new_name(world: &World) -> Result<()> {
+    let before = world.running_tasks("shop_web").await?;
+    world.commit("shop", &[("greeting.txt", Some("good day\n"))]).await?;
+    world.converges("shop", seconds(60)).await?;
+    let spec = world.service_spec("shop_web").await?;
+    let name =
+        spec["TaskTemplate"]["ContainerSpec"]["Configs"][0]["ConfigName"].as_str().unwrap_or_default().to_owned();
+    ensure!(name.starts_with("shop_greeting_"), "a name with a hash: {name:?}");
+    ensure!(world.config_content(&name).await? == "good day\n", "with the new content");
+    ensure!(world.config_content("shop_greeting").await? == "hello\n", "the old one stays for a rollback");
+    let after = world.running_tasks("shop_web").await?;
+    ensure!(before.iter().all(|task| !after.contains(task)), "its tasks were restarted for it");
+    Ok(())
+}
+
+pub async fn a_template_is_rendered_with_its_values(world: &World) -> Result<()> {
+    let template = app("{{tag}}", "    environment: {GREETING: \"{{greeting}}\"}\n", "");
+    world
+        .commit(
+            "rendered",
+            &[
+                ("compose.yml.hbs", Some(&template)),
+                ("values.yml", Some("tag: 1.0.0\ngreeting: from a file\n")),
+                ("stack.yml", Some("values_file: values.yml\nvalues: {greeting: from the stack}\n")),
+            ],
+        )
+        .await?;
+    world.reaches("rendered", "ok", seconds(60)).await?;
+    let spec = world.service_spec("rendered_web").await?;
+    let environment = &spec["TaskTemplate"]["ContainerSpec"]["Env"];
+    ensure!(*environment == json!(["GREETING=from the stack"]), "{environment}");
+    Ok(())
+}
+
+pub async fn a_stack_waits_for_the_one_it_comes_after(world: &World) -> Result<()> {
+    let slow = app("1.0.0", "    healthcheck: {test: [\"CMD\", \"true\"], interval: 4s}\n", "");
+    world
+        .commit_all(&[
+            ("stacks/first/compose.yml", Some(&slow)),
+            ("stacks/second/compose.yml", Some(&app("1.0.0", "", ""))),
+            ("stacks/second/stack.yml", Some("after: [first]\n")),
+        ])
+        .await?;
+    world.reaches("second", "waiting", seconds(20)).await?;
+    world.reaches("second", "ok", seconds(60)).await?;
+    let first_ran = world.first_running("first_web").await?;
+    let second_made = world.created_at("second_web").await?;
+    ensure!(first_ran <= second_made, "first ran at {first_ran}, second was made at {second_made}");
+    Ok(())
+}
+
+pub async fn a_service_removed_from_git_is_removed_and_its_volume_stays(world: &World) -> Result<()> {
+    let with = format!(
+        "{}  keeper:\n    image: {}\n    volumes: [\"data:/data\"]\n    deploy: {{endpoint_mode: dnsrr}}\nvolumes: {{data: {{}}}}\n",
+        app("1.0.0", "", ""),
+        world.image("1.0.0")
+    );
+    world.commit("shrinking", &[("compose.yml", Some(&with))]).await?;
+    world.reaches("shrinking", "ok", seconds(60)).await?;
+    let node = world.node_of("shrinking_keeper").await?;
+    let without = format!("{}volumes: {{data: {{}}}}\n", app("1.0.0", "", ""));
+    let web = world.running_tasks("shrinking_web").await?;
+    world.commit("shrinking", &[("compose.yml", Some(&without))]).await?;
+    world.gone("shrinking_keeper", seconds(30)).await?;
+    world.reaches("shrinking", "ok", seconds(30)).await?;
+    ensure!(world.running_tasks("shrinking_web").await? == web, "the other service's tasks were left alone");
+    let volumes = world.docker_on(node, &["volume", "ls", "-q"]).await?;
+    ensure!(volumes.contains("shrinking_data"), "the volume stays: {volumes}");
+    Ok(())
+}
+
+pub async fn deploy_and_the_docker_cli_agree(world: &World) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("compose.yml");
+    std::fs::write(&file, app("1.0.0", "    environment: {A: b}\n    labels: {c: d}\n", ""))?;
+    let file = file.to_string_lossy().into_owned();
+    world.docker(&["stack", "deploy", "--with-registry-auth", "-c", &file, "bycli"]).await?;
+    world.task_runs("bycli_web", seconds(60)).await?;
+    let plan = world.keeper(&["plan", "-c", &file, "bycli"]).await?;
+    ensure!(plan.code == 0, "after the CLI's deploy nothing is left to do: {plan:?}");
+    let mark = world.mark();
+    let deploy = world.keeper(&["deploy", "--with-registry-auth", "-c", &file, "bycli"]).await?;
+    ensure!(deploy.code == 0, "{deploy:?}");
+    world.no_engine_writes(mark).await?;
+
+    let deploy = world.keeper(&["deploy", "--with-registry-auth", "-c", &file, "byus"]).await?;
+    ensure!(deploy.code == 0, "{deploy:?}");
+    let tasks = world.running_tasks("byus_web").await?;
+    ensure!(tasks.len() == 2, "deploy waited until it ran: {tasks:?}");
+    world.docker(&["stack", "deploy", "--with-registry-auth", "-c", &file, "byus"]).await?;
+    ensure!(world.running_tasks("byus_web").await? == tasks, "the CLI's deploy of the same file restarts nothing");
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Going: what is ours goes, what runs stays.
+
+use anyhow::{Result, ensure};
+
+use crate::world::{World, app, seconds};
+
+pub async fn leave_takes_our_things_away_and_nothing_else(world: &World) -> Result<()> {
+    let file = app("1.0.0", "    configs: [words]\n", "configs: {words: {file: words.txt}}\n");
+    world.commit("parting", &[("compose.yml", Some(&file)), ("words.txt", Some("goodbye\n"))]).await?;
+    world.reaches("parting", "ok", seconds(60)).await?;
+    world.settled().await?;
+    let tasks = world.all_running_tasks().await?;
+    let configs = world.docker(&["config", "ls", "--format", "{{.Name}}"]).await?;
+    ensure!(configs.contains("swarmkeeper-state-parting"), "there is something to take away: {configs}");
+    world.keeper_ok(&["leave"]).await?;
+    world.nothing_of_ours_in_consul(seconds(90)).await?;
+    let configs = world.docker(&["config", "ls", "--format", "{{.Name}}"]).await?;
+    ensure!(!configs.contains("swarmkeeper-state-") && !configs.contains("swarmkeeper-key"), "{configs}");
+    ensure!(configs.contains("parting_words"), "the stacks' configs stay: {configs}");
+    ensure!(world.all_running_tasks().await? == tasks, "what ran runs");
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! End to end: our image on a real swarm of four nodes, with real Consul, registries and git.
+//!
+//! One lab serves all tests, which run one after the other; each uses stacks of its own name. Every claim of "no write" comes from
+//! the recording proxies before the engines and Consul, of which the agents know nothing, and never from our own logs.
+//!
+//!     cargo test --test e2e                      all, on a lab of their own
+//!     cargo test --test e2e -- adopted           those with "adopted" in their name
+
+// A case fails by its error or a panic, every step of a case is awaited alike, and texts are built once.
+#![allow(
+    clippy::expect_used,
+    clippy::unused_async,
+    clippy::unused_self,
+    clippy::format_push_string,
+    clippy::needless_pass_by_value
+)]
+
+mod conduct;
+mod deploying;
+mod faults;
+mod leading;
+mod leaving;
+mod registering;
+mod world;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use tokio::runtime::Runtime;
+use world::World;
+
+type Case = fn(&World) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + '_>>;
+
+/// Names a case by its function.
+macro_rules! cases {
+    ($($module:ident :: $case:ident),* $(,)?) => {
+        vec![$((concat!(stringify!($module), "::", stringify!($case)), (|world| Box::pin($module::$case(world))) as Case)),*]
+    };
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // The cases share one swarm.
+    arguments.test_threads = Some(1);
+    let cases = cases![
+        deploying::a_commit_becomes_running_services,
+        deploying::a_second_sync_writes_nothing,
+        deploying::a_commit_that_touches_only_a_readme_writes_nothing,
+        deploying::a_changed_config_is_rolled_out_under_a_new_name,
+        deploying::a_template_is_rendered_with_its_values,
+        deploying::a_stack_waits_for_the_one_it_comes_after,
+        deploying::a_service_removed_from_git_is_removed_and_its_volume_stays,
+        deploying::deploy_and_the_docker_cli_agree,
+        conduct::a_stack_deployed_by_the_docker_cli_is_adopted_with_no_task_restarted,
+        conduct::a_broken_commit_changes_nothing_and_is_reported,
+        conduct::a_git_server_that_is_down_leaves_everything_as_it_is,
+        conduct::a_failing_image_is_rolled_back_and_not_tried_again,
+        conduct::a_stack_removed_from_git_is_orphaned,
+        conduct::the_brake_holds,
+        conduct::drift_is_reported_and_not_corrected,
+        conduct::a_paused_stack_stays_paused_when_consul_forgets_everything,
+        registering::a_container_is_in_dns_while_it_runs,
+        registering::a_healthcheck_decides_what_dns_answers,
+        registering::an_unchanged_node_writes_nothing_to_consul,
+        registering::a_strangers_registration_is_left_alone,
+        registering::a_dead_agent_takes_nothing_out_of_dns,
+        leading::a_webhook_with_a_bad_signature_does_nothing,
+        leading::a_signed_webhook_deploys_at_once,
+        leading::a_leader_that_is_told_to_stop_hands_over_at_once,
+        leading::a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deploy_finished,
+        faults::consul_restarted_on_every_node,
+        faults::a_node_cut_off_and_back,
+        faults::an_engine_restarted,
+        leaving::leave_takes_our_things_away_and_nothing_else,
+    ];
+    let trials = cases.into_iter().map(|(name, case)| Trial::test(name, move || run(case))).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    finish(&conclusion);
+    conclusion.exit();
+}
+
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+static WORLD: Mutex<Option<Result<World, String>>> = Mutex::new(None);
+
+fn runtime() -> &'static Runtime {
+    RUNTIME.get_or_init(|| Runtime::new().expect("a tokio runtime"))
+}
+
+/// Runs one case on the world, which the first case raises.
+fn run(case: Case) -> Result<(), Failed> {
+    // One case at a time: nobody waits for this lock.
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = world.get_or_insert_with(|| runtime().block_on(World::up()).map_err(|error| format!("{error:#}")));
+    let world = world.as_ref().map_err(|error| Failed::from(format!("the lab did not come up: {error}")))?;
+    runtime().block_on(async {
+        let outcome = case(world).await;
+        if let Err(error) = outcome {
+            return Err(Failed::from(format!("{error:#}\n\n{}", world.evidence().await)));
+        }
+        Ok(())
+    })
+}
+
+/// Takes the lab away; after a failure `LAB_KEEP=1` leaves it standing for a look.
+fn finish(conclusion: &Conclusion) {
+    if let Some(Ok(world)) = WORLD.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let keep = conclusion.has_failed() && std::env::var_os("LAB_KEEP").is_some();
+        runtime().block_on(world.down(keep));
+    }
+}

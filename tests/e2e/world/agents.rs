@@ -1,0 +1,231 @@
+//! Our agents and our command line.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+use swarmkeeper_lab::keeper;
+
+use super::{Said, World, seconds};
+
+impl World {
+    /// Runs our CLI beside the first manager whose agent answers.
+    pub async fn keeper(&self, args: &[&str]) -> Result<Said> {
+        for node in 1..=3 {
+            if self.answers(node).await {
+                return self.keeper_at(node, args).await;
+            }
+        }
+        bail!("no manager's agent answers")
+    }
+
+    pub async fn keeper_at(&self, node: usize, args: &[&str]) -> Result<Said> {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_swarmkeeper"))
+            .args(args)
+            .env("SWARMKEEPER_AGENT_URL", self.api(node, ""))
+            .env("SWARMKEEPER_API_TOKEN", keeper::API_TOKEN)
+            .env("DOCKER_HOST", format!("unix://{}", self.node(node).docker_socket().display()))
+            .env("DOCKER_CONFIG", self.lab.layout().docker_config())
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        Ok(Said {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    pub async fn keeper_ok(&self, args: &[&str]) -> Result<String> {
+        let said = self.keeper(args).await?;
+        ensure!(said.code == 0, "swarmkeeper {}: {said:?}", args.join(" "));
+        Ok(said.out)
+    }
+
+    pub async fn sync(&self) -> Result<()> {
+        self.keeper_ok(&["sync"]).await.map(drop)
+    }
+
+    pub(super) async fn status_at(&self, node: usize) -> Result<Value> {
+        let said = self.keeper_at(node, &["status", "--output", "json"]).await?;
+        ensure!(said.code == 0, "{said:?}");
+        serde_json::from_str(&said.out).with_context(|| said.out.clone())
+    }
+
+    pub async fn status(&self) -> Result<Value> {
+        let said = self.keeper_ok(&["status", "--output", "json"]).await?;
+        serde_json::from_str(&said).context(said)
+    }
+
+    pub async fn stack(&self, name: &str) -> Result<Value> {
+        stack_in(&self.status().await?, name)
+    }
+
+    pub async fn reaches(&self, stack: &str, state: &str, timeout: Duration) -> Result<()> {
+        self.eventually(&format!("{stack} becomes {state}"), timeout, async || {
+            let found = self.stack(stack).await?;
+            ensure!(found["state"] == state, "it is {found}");
+            Ok(())
+        })
+        .await
+    }
+
+    pub async fn reaches_at(&self, node: usize, stack: &str, state: &str, timeout: Duration) -> Result<()> {
+        self.eventually(&format!("{stack} becomes {state} for node {node}"), timeout, async || {
+            let found = stack_in(&self.status_at(node).await?, stack)?;
+            ensure!(found["state"] == state, "it is {found}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// `stack` has converged on the repo's head.
+    pub async fn converges(&self, stack: &str, timeout: Duration) -> Result<()> {
+        let head = self.repo.head().await?;
+        self.eventually(&format!("{stack} converges on {}", &head[..7]), timeout, async || {
+            let found = self.stack(stack).await?;
+            ensure!(found["state"] == "ok" && found["revision"] == head.trim(), "it is {found}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The leader has fetched `revision`.
+    pub async fn has_seen(&self, revision: &str) -> Result<()> {
+        self.eventually("the commit is seen", seconds(30), async || {
+            let status = self.status().await?;
+            ensure!(status["git"]["revision"] == revision, "{}", status["git"]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Nothing rolls any more.
+    pub async fn settled(&self) -> Result<()> {
+        self.eventually("all rollouts end", seconds(90), async || {
+            let status = self.status().await?;
+            for stack in status["stacks"].as_array().into_iter().flatten() {
+                ensure!(stack["state"] != "rolling" && stack["state"] != "waiting", "{stack}");
+            }
+            Ok(())
+        })
+        .await?;
+        tokio::time::sleep(seconds(2)).await;
+        Ok(())
+    }
+
+    pub(super) fn api(&self, node: usize, path: &str) -> String {
+        format!("http://{}:{}{path}", self.node(node).address(), keeper::PORT)
+    }
+
+    pub(super) async fn answers(&self, node: usize) -> bool {
+        let asked = self.client.get(self.api(node, "/healthz")).timeout(seconds(2)).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    pub async fn agents_run(&self, timeout: Duration) -> Result<()> {
+        self.eventually("every agent is ready", timeout, async || {
+            for node in 1..=4 {
+                let answer = self.client.get(self.api(node, "/readyz")).timeout(seconds(2)).send().await?;
+                let status = answer.status();
+                ensure!(status.is_success(), "node {node}: {status} {}", answer.text().await.unwrap_or_default());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The name of the container of our agent on `node`.
+    pub(super) async fn agent(&self, node: usize) -> Result<String> {
+        let names = self.node(node).docker(["ps", "--format", "{{.Names}}", "--filter", "name=swarmkeeper_"]).await?;
+        names.lines().next().map(str::to_owned).ok_or_else(|| anyhow!("no agent runs on node {node}"))
+    }
+
+    pub(super) async fn agent_log(&self, node: usize) -> Result<String> {
+        let agent = self.agent(node).await?;
+        let output =
+            self.node(node).docker_command(["logs", "--tail", "60", &agent]).stdin(Stdio::null()).output().await?;
+        Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+
+    pub async fn leader(&self) -> Result<usize> {
+        let status = self.status().await?;
+        self.number_of(&status["leader"]["node"])
+    }
+
+    pub(super) fn number_of(&self, name: &Value) -> Result<usize> {
+        (1..=4).find(|number| *name == self.node(*number).name()).ok_or_else(|| anyhow!("no leader: {name}"))
+    }
+
+    pub async fn somebody_leads(&self, timeout: Duration) -> Result<usize> {
+        self.eventually("somebody leads", timeout, async || self.leader().await).await
+    }
+
+    pub async fn somebody_else_leads(&self, than: usize, timeout: Duration) -> Result<usize> {
+        let others: Vec<usize> = (1..=3).filter(|number| *number != than).collect();
+        self.eventually(&format!("a node other than {than} leads"), timeout, async || {
+            let mut last = anyhow!("nobody answers");
+            for node in &others {
+                match self.status_at(*node).await.and_then(|status| self.number_of(&status["leader"]["node"])) {
+                    Ok(leader) if leader != than => return Ok(leader),
+                    Ok(_) => last = anyhow!("node {than} still leads"),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        })
+        .await
+    }
+
+    /// Asks the agent to stop, as swarm does; swarm starts another in its place.
+    pub async fn stop_agent(&self, node: usize) -> Result<()> {
+        let agent = self.agent(node).await?;
+        self.node(node).docker(["stop", "--time", "15", &agent]).await.map(drop)
+    }
+
+    pub async fn kill_agent(&self, node: usize) -> Result<()> {
+        let agent = self.agent(node).await?;
+        self.node(node).kill_container(&agent).await
+    }
+
+    /// Stops the agent's process where it stands; the handle thaws it.
+    pub async fn freeze_agent(&self, node: usize) -> Result<(usize, String)> {
+        let agent = self.agent(node).await?;
+        self.node(node).pause_container(&agent).await?;
+        Ok((node, agent))
+    }
+
+    pub async fn thaw_agent(&self, (node, agent): (usize, String)) -> Result<()> {
+        self.node(node).resume_container(&agent).await
+    }
+
+    pub async fn webhook(&self, kind: &str, body: &[u8], secret: &str) -> Result<u16> {
+        self.post_webhook(1, kind, body, secret).await
+    }
+
+    pub async fn webhook_at(&self, node: usize, kind: &str, body: &[u8]) -> Result<u16> {
+        self.post_webhook(node, kind, body, keeper::WEBHOOK_SECRET).await
+    }
+
+    pub(super) async fn post_webhook(&self, node: usize, kind: &str, body: &[u8], secret: &str) -> Result<u16> {
+        use hmac::{KeyInit, Mac};
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes())?;
+        mac.update(body);
+        let signature = format!("sha256={}", hex::encode(mac.finalize().into_bytes()));
+        let answer = self
+            .client
+            .post(self.api(node, &format!("/v1/webhooks/{kind}")))
+            .header("X-GitHub-Event", "push")
+            .header("X-Hub-Signature-256", signature)
+            .body(body.to_vec())
+            .send()
+            .await?;
+        Ok(answer.status().as_u16())
+    }
+}
+
+fn stack_in(status: &Value, name: &str) -> Result<Value> {
+    let stacks = status["stacks"].as_array().ok_or_else(|| anyhow!("no stacks in {status}"))?;
+    stacks.iter().find(|stack| stack["name"] == name).cloned().ok_or_else(|| anyhow!("no stack {name} in the status"))
+}

@@ -1,0 +1,77 @@
+//! What the benchmarks measure with.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use swarmkeeper_lab::{Mark, Recorded};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::names::lookup;
+use super::record::is_service_write;
+use super::{World, seconds};
+
+impl World {
+    pub fn recorded_engine(&self, node: usize) -> String {
+        format!("unix://{}", self.node(node).docker_socket().display())
+    }
+
+    pub fn docker_config(&self) -> PathBuf {
+        self.lab.layout().docker_config()
+    }
+
+    /// The recorders' clock: they run on this machine.
+    pub fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+
+    /// Seconds from `began` to the first write to a service after `mark`.
+    pub async fn until_service_write(&self, mark: Mark, began: OffsetDateTime) -> Result<f64> {
+        self.eventually("a service is written", seconds(40), async || {
+            let writes = self.lab.record().engine_writes(mark)?;
+            let first = writes.into_iter().find(is_service_write).ok_or_else(|| anyhow!("no write yet"))?;
+            Ok((recorded_at(&first)? - began).as_seconds_f64())
+        })
+        .await
+    }
+
+    /// Seconds from the release of the leader's lock to its next successful acquisition.
+    pub async fn release_to_acquire(&self, mark: Mark) -> Result<f64> {
+        let requests = self.lab.record().requests(mark)?;
+        let find = |word: &str| {
+            let mut found =
+                requests.iter().filter(|request| request.path.contains(word) && request.status == Some(200));
+            found.next_back().ok_or_else(|| anyhow!("no request with {word}")).and_then(|request| {
+                // Answered, not asked: a successor's request may have waited for the release.
+                Ok(recorded_at(request)? + Duration::from_millis(request.millis))
+            })
+        };
+        Ok((find("acquire=")? - find("release=")?).as_seconds_f64())
+    }
+
+    /// Starts a container and asks Consul's DNS until it knows it; seconds.
+    pub async fn start_to_dns(&self, node: usize, id: &str, name: &str) -> Result<f64> {
+        self.docker_on(node, &["start", id]).await?;
+        let began = Instant::now();
+        while lookup(self.node(node).dns_address(), name).await?.is_empty() {
+            ensure!(began.elapsed() < seconds(5), "{name} is not in DNS");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let answered = OffsetDateTime::now_utc();
+        let started = self.docker_on(node, &["inspect", "--format", "{{.State.StartedAt}}", id]).await?;
+        let started = OffsetDateTime::parse(started.trim(), &Rfc3339)?;
+        Ok((answered - started).as_seconds_f64())
+    }
+
+    /// The process ID of the agent on `node`.
+    pub async fn agent_pid(&self, node: usize) -> Result<u32> {
+        let agent = self.agent(node).await?;
+        let pid = self.node(node).docker(["inspect", "--format", "{{.State.Pid}}", &agent]).await?;
+        Ok(pid.trim().parse()?)
+    }
+}
+
+fn recorded_at(request: &Recorded) -> Result<OffsetDateTime> {
+    Ok(OffsetDateTime::parse(&request.time, &Rfc3339)?)
+}
