@@ -9,7 +9,7 @@ retry_join       = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
 # `ui = true` is understood by every version to date; newer ones also take `ui_config { enabled = true }`.
 ui = true
 
-# Elections within a second or so. With Consul's default of 5, raise swarmkeeper's `election` profile to `slow`.
+# Elections within a second or so. With Consul's default of 5, set swarmkeeper's `election: slow`.
 performance {
   raft_multiplier = 1
 }
