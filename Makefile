@@ -27,6 +27,7 @@ lab-down: ## take the lab away
 	$(LAB) down
 
 demo: build ## the main job on real parts: a git commit becomes running services on four nodes
+	@tests/tools.sh bind9-dnsutils curl
 	$(LAB) down
 	$(LAB) up --detach
 	cargo run --quiet --locked --package swarmkeeper-lab --bin demo -- $(BINARY)

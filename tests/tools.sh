@@ -1,8 +1,8 @@
 #!/bin/sh
-# What building needs: a C toolchain, OpenSSL's static archive for libgit2, and Rust. Debian's packages are installed
+# What building needs, and the packages named as arguments: a C toolchain, OpenSSL's static archive for libgit2, and Rust. Debian's packages are installed
 # as root; anything else is named with its mend.
 set -eu
-packages="ca-certificates gcc libc6-dev libssl-dev make pkg-config"
+packages="ca-certificates gcc libc6-dev libssl-dev make pkg-config $*"
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"

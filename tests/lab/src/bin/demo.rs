@@ -35,6 +35,10 @@ async fn main() -> Result<()> {
         files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
     let revision = repo.commit(&changes, "The sample Config Repo").await?;
 
+    // So that the line to try next can simply push.
+    repo.git(&["remote", "add", "origin", &repo.file()]).await?;
+    repo.git(&["push", "--quiet", "--set-upstream", "origin", "main"]).await?;
+
     step("stack/swarmkeeper.yml, deployed with docker stack deploy");
     keeper::deploy(&lab, Path::new(&binary), &checkout, &repo.ssh(), "poll_interval: 5s\n").await?;
 
