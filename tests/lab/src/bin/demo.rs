@@ -47,7 +47,7 @@ async fn main() -> Result<()> {
 
     show(&lab, &revision).await?;
     println!(
-        "\nTry next:\n  cd {work} && sed -i 's/1\\.0\\.0/1.1.0/' stacks/*/* && git commit -qam 'app 1.1.0' && git push -q && sleep 10 && \
+        "\nTry next:\n  cd {work} && sed -i 's/1\\.0\\.0/1.1.0/' stacks/hello.yml env/lab.env && git commit -qam 'app 1.1.0' && git push -q && sleep 10 && \
          DOCKER_HOST=unix://{socket} docker service ls\n\nConsul's UI   http://{address}:8500/ui\nour status    SWARMKEEPER_API_TOKEN={token} \
          {binary} --agent http://{address}:{port} status\ntake it away  make lab-down",
         work = repo.work().display(),
