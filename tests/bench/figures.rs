@@ -98,6 +98,8 @@ async fn measure(world: &World) -> Result<Vec<Figure>> {
         eprintln!("deploying {services} services");
         figures.extend(deploys(world, services, first, unchanged).await?);
     }
+    // The rest disturbs the agents: what is known so far is shown, should it not come to an end.
+    print(&figures);
     eprintln!("containers into DNS");
     figures.extend(starts(world).await?);
     eprintln!("push to webhook to first write");

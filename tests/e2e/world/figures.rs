@@ -39,15 +39,16 @@ impl World {
     /// Seconds from the release of the leader's lock to its next successful acquisition.
     pub async fn release_to_acquire(&self, mark: Mark) -> Result<f64> {
         let requests = self.lab.record().requests(mark)?;
-        let find = |word: &str| {
-            let mut found =
-                requests.iter().filter(|request| request.path.contains(word) && request.status == Some(200));
-            found.next_back().ok_or_else(|| anyhow!("no request with {word}")).and_then(|request| {
+        let find = |what: &str, fits: &dyn Fn(&Recorded) -> bool| {
+            let mut found = requests.iter().filter(|request| fits(request) && request.status == Some(200));
+            found.next_back().ok_or_else(|| anyhow!("no {what}")).and_then(|request| {
                 // Answered, not asked: a successor's request may have waited for the release.
                 Ok(recorded_at(request)? + Duration::from_millis(request.millis))
             })
         };
-        Ok((find("acquire=")? - find("release=")?).as_seconds_f64())
+        let locks = |request: &Recorded| request.body.as_ref().is_some_and(|body| body.contains("\"Verb\":\"lock\""));
+        let acquired = find("acquisition", &locks)?;
+        Ok((acquired - find("release", &|request| request.path.contains("release="))?).as_seconds_f64())
     }
 
     /// Starts a container and asks Consul's DNS until it knows it; seconds.
