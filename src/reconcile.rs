@@ -13,16 +13,18 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct After(pub Duration);
 
-/// Runs `pass` now, then at every wake-up and at latest after what the last pass asked for, until `shutdown`.
+/// What a loop does over and over.
+pub trait Pass {
+    /// Looks, decides and acts, once.
+    fn pass(&mut self, shutdown: &CancellationToken) -> impl Future<Output = After> + Send;
+}
+
+/// Passes now, then at every wake-up and at latest after what the last pass asked for, until `shutdown`.
 ///
 /// Wake-ups that come while a pass runs are kept as one, so nothing that happened after it looked goes unseen.
-pub async fn run<F, P>(wake: &Notify, shutdown: &CancellationToken, mut pass: F)
-where
-    F: FnMut() -> P,
-    P: Future<Output = After>,
-{
+pub async fn run(wake: &Notify, shutdown: &CancellationToken, work: &mut impl Pass) {
     while !shutdown.is_cancelled() {
-        let After(pause) = pass().await;
+        let After(pause) = work.pass(shutdown).await;
         // Each arm is cancel-safe: `notified` keeps its permit until it is polled to its end, the others hold no state.
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -34,46 +36,53 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::Arc;
 
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
 
-    #[tokio::test(start_paused = true)]
-    async fn without_a_wake_up_the_timer_passes_again() {
-        let (wake, shutdown, passes) = (Notify::new(), CancellationToken::new(), Cell::new(0));
-        let looped = run(&wake, &shutdown, async || {
-            passes.set(passes.get() + 1);
+    /// Counts its passes; during the first it does something.
+    struct Counting<F> {
+        passes: usize,
+        during_the_first: F,
+    }
+
+    impl<F: Fn() + Send> Pass for Counting<F> {
+        async fn pass(&mut self, _: &CancellationToken) -> After {
+            self.passes += 1;
+            if self.passes == 1 {
+                (self.during_the_first)();
+            }
             After(MINUTE)
-        });
-        let _ = tokio::time::timeout(MINUTE * 3 + MINUTE / 2, looped).await;
-        assert_eq!(passes.get(), 4);
+        }
+    }
+
+    /// The passes within so many minutes.
+    async fn check(minutes: f64, wake: Arc<Notify>, shutdown: CancellationToken, first: impl Fn() + Send) -> usize {
+        let mut work = Counting { passes: 0, during_the_first: first };
+        let _ = tokio::time::timeout(MINUTE.mul_f64(minutes), run(&wake, &shutdown, &mut work)).await;
+        work.passes
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wake_up_during_a_pass_leads_to_one_more() {
-        let (wake, shutdown, passes) = (Notify::new(), CancellationToken::new(), Cell::new(0));
-        let looped = run(&wake, &shutdown, async || {
-            if passes.replace(passes.get() + 1) == 0 {
-                wake.notify_one();
-                wake.notify_one();
-            }
-            After(MINUTE)
-        });
-        let _ = tokio::time::timeout(MINUTE / 2, looped).await;
-        assert_eq!(passes.get(), 2);
+    async fn without_a_wake_up_the_timer_passes_again() {
+        assert_eq!(check(3.5, Arc::default(), CancellationToken::new(), || {}).await, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wake_ups_during_a_pass_lead_to_one_more() {
+        let wake = Arc::<Notify>::default();
+        let twice = || {
+            wake.notify_one();
+            wake.notify_one();
+        };
+        assert_eq!(check(0.5, Arc::clone(&wake), CancellationToken::new(), twice).await, 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn after_shutdown_no_pass_begins() {
-        let (wake, shutdown, passes) = (Notify::new(), CancellationToken::new(), Cell::new(0));
-        run(&wake, &shutdown, async || {
-            passes.set(passes.get() + 1);
-            shutdown.cancel();
-            After(MINUTE)
-        })
-        .await;
-        assert_eq!(passes.get(), 1);
+        let shutdown = CancellationToken::new();
+        assert_eq!(check(3.5, Arc::default(), shutdown.clone(), || shutdown.cancel()).await, 1);
     }
 }

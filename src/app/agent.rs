@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::http::{Asker, ClusterToken, CommandError, CommandErrorKind, Health, Keeper as Api};
 use crate::io::consul::Consul;
 use crate::io::keeper;
-use crate::leader::{self, Leadership};
+use crate::leader::{self, Leadership, Probe};
 use crate::model::Sensitive;
 use crate::registration::SelfState;
 use crate::status::{ClusterStatus, Command, LeaderStatus, StackStatus};
@@ -35,6 +35,8 @@ pub struct Manager {
     pub fetches: Arc<Waiters>,
     /// Tells the leader, through Consul, that somebody woke us.
     pub wakes: mpsc::Sender<()>,
+    /// Asks the engine, when people want to know why nobody leads.
+    pub probe: Probe,
     /// What keepers show each other.
     pub token: Arc<RwLock<Option<Sensitive<String>>>>,
 }
@@ -97,6 +99,18 @@ impl Agent {
         }
     }
 
+    /// A swarm without quorum has no leader of ours either, and the engine says so best.
+    async fn why_nobody_leads(&self) -> String {
+        let hindered = match &self.manager {
+            Some(manager) => (manager.probe)().await.err(),
+            None => None,
+        };
+        match hindered {
+            Some(reason) => format!("nobody leads: {reason}"),
+            None => "nobody leads at the moment".to_owned(),
+        }
+    }
+
     /// A client for the leader; none while nobody else leads.
     async fn ask_leader(&self) -> Result<(leader::LeaderInfo, keeper::Keeper), CommandError> {
         let unavailable = |error: String, next: &str| CommandError {
@@ -106,7 +120,7 @@ impl Agent {
         };
         let Some(leader) = self.leader().await.filter(|leader| leader.node != self.place.node) else {
             return Err(unavailable(
-                "nobody leads at the moment".into(),
+                self.why_nobody_leads().await,
                 "wait for the election, some 12 s; `swarmkeeper doctor` on a manager says what hinders it",
             ));
         };

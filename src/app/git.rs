@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::waiters::Waiters;
 use crate::io::git::GitRepo;
 use crate::model::Revision;
-use crate::reconcile::{self, After};
+use crate::reconcile::{self, After, Pass};
 
 /// After a failure that may pass by itself, git is asked again this soon, if the poll interval is longer.
 const RETRY: Duration = Duration::from_secs(15);
@@ -36,42 +36,54 @@ impl GitView {
     }
 }
 
-/// Fetches until `shutdown`.
-pub async fn run(
-    repo: Arc<GitRepo>,
-    poll: Duration,
-    waiters: Arc<Waiters>,
-    view: watch::Sender<GitView>,
-    shutdown: CancellationToken,
-) {
-    view.send_modify(|view| view.head = repo.head());
-    reconcile::run(&waiters.wake, &shutdown, async || {
-        let _answered_at_the_end = waiters.begin();
+/// Keeps one clone warm.
+pub struct Fetching {
+    /// The clone.
+    pub repo: Arc<GitRepo>,
+    /// How long git is left alone if nobody asks.
+    pub poll: Duration,
+    /// Those who ask.
+    pub waiters: Arc<Waiters>,
+    /// Where it is told what git has.
+    pub view: watch::Sender<GitView>,
+}
+
+impl Fetching {
+    /// Fetches until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        self.view.send_modify(|view| view.head = self.repo.head());
+        let waiters = Arc::clone(&self.waiters);
+        reconcile::run(&waiters.wake, &shutdown, &mut self).await;
+    }
+}
+
+impl Pass for Fetching {
+    async fn pass(&mut self, shutdown: &CancellationToken) -> After {
+        let _answered_at_the_end = self.waiters.begin();
         let began = OffsetDateTime::now_utc();
         // Dropping the fetch stops the conversation.
-        let Some(fetched) = shutdown.run_until_cancelled(repo.fetch()).await else { return After(poll) };
+        let Some(fetched) = shutdown.run_until_cancelled(self.repo.fetch()).await else { return After(self.poll) };
         match fetched {
             Ok(fetched) => {
                 if fetched.changed() {
                     let summary = fetched.commits.first().map(|commit| commit.summary.as_str()).unwrap_or_default();
-                    info!(revision = %fetched.head, branch = repo.branch(), summary, "git has a new revision");
-                } else if view.borrow().error.is_some() {
-                    info!(url = repo.url(), "git answers again");
+                    info!(revision = %fetched.head, branch = self.repo.branch(), summary, "git has a new revision");
+                } else if self.view.borrow().error.is_some() {
+                    info!(url = self.repo.url(), "git answers again");
                 }
-                view.send_replace(GitView { head: Some(fetched.head), checked: Some(began), error: None });
-                After(poll)
+                self.view.send_replace(GitView { head: Some(fetched.head), checked: Some(began), error: None });
+                After(self.poll)
             }
             Err(error) => {
                 let text = error.to_string();
-                if view.borrow().error.as_ref() != Some(&text) {
-                    warn!(url = repo.url(), error = text, "git cannot be read; the last good revision stays");
+                if self.view.borrow().error.as_ref() != Some(&text) {
+                    warn!(url = self.repo.url(), error = text, "git cannot be read; the last good revision stays");
                 }
-                view.send_modify(|view| view.error = Some(text));
-                After(poll.min(RETRY))
+                self.view.send_modify(|view| view.error = Some(text));
+                After(self.poll.min(RETRY))
             }
         }
-    })
-    .await;
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 //! # Shutdown
 //!
 //! In order, each within its bound: the leader's loop finishes the step at hand; the candidate signs off, so that the next leader
-//! begins at once; everything else ends. Nothing that still runs is deregistered.
+//! begins at once; the API answers its last request; everything else ends, and a webhook that was accepted has been passed on. Nothing
+//! that still runs is deregistered.
 
 mod agent;
 mod git;
@@ -50,8 +51,9 @@ pub use settings::{credentials, policy, render_options};
 pub use start::git_options;
 
 use agent::{Agent, Manager};
-use git::GitView;
+use git::{Fetching, GitView};
 use keeper::Keeper;
+use relay::Relay;
 use start::Place;
 use waiters::Waiters;
 
@@ -98,7 +100,7 @@ pub async fn run(config: Config) -> Result<()> {
         webhook_secret: config.webhook_secret.clone(),
         branch: config.git.as_ref().map(|git| git.branch.clone()).unwrap_or_default(),
     };
-    loops.spawn("http", http::serve(listeners, api, stages.rest.clone()));
+    loops.spawn("http", http::serve(listeners, api, stages.serve.clone()));
     info!(node = %place.node, address = %place.address, manager = place.manager, cluster = config.cluster, "agent started");
 
     let started = OffsetDateTime::now_utc();
@@ -178,7 +180,8 @@ fn stand(
         },
         swarm_cluster_id,
     };
-    let (candidate, leadership, fence) = leader::stand(consul.clone(), options, start::probe(&swarm));
+    let probe = start::probe(&swarm);
+    let (candidate, leadership, fence) = leader::stand(consul.clone(), options, Arc::clone(&probe));
     loops.spawn("candidate", {
         let stop = stages.lead.clone();
         async move {
@@ -188,7 +191,7 @@ fn stand(
         }
     });
 
-    let (wakes, woken) = mpsc::channel(1);
+    let (wakes, others) = mpsc::channel(1);
     let watching = leader::wake::run(
         consul.clone(),
         config.cluster.clone(),
@@ -205,11 +208,11 @@ fn stand(
 
     let (view, git_view) = watch::channel(GitView::default());
     let git_waiters = Arc::new(Waiters::default());
-    loops.spawn(
-        "git",
-        git::run(Arc::clone(&repo), config.poll_interval, Arc::clone(&git_waiters), view, stages.work.clone()),
-    );
+    let fetching =
+        Fetching { repo: Arc::clone(&repo), poll: config.poll_interval, waiters: Arc::clone(&git_waiters), view };
+    loops.spawn("git", fetching.run(stages.work.clone()));
 
+    let (wakes, ours) = mpsc::channel(1);
     let (keeper, manager) = Keeper::new(keeper::Parts {
         cluster: config.cluster.clone(),
         node: place.node.clone(),
@@ -220,10 +223,24 @@ fn stand(
         fence,
         notifier,
         leadership: leadership.clone(),
-        git: git_view,
+        git: git_view.clone(),
         git_waiters,
+        wakes,
+        probe,
     });
-    loops.spawn("keeper", keeper.run(woken, stages.work.clone()));
+    loops.spawn("keeper", keeper.run(stages.work.clone()));
+    let relay = Relay {
+        consul: consul.clone(),
+        cluster: config.cluster.clone(),
+        node: place.node.clone(),
+        leadership: leadership.clone(),
+        git: git_view,
+        passes: Arc::clone(&manager.passes),
+        fetches: Arc::clone(&manager.fetches),
+        ours,
+        others,
+    };
+    loops.spawn("relay", relay.run(stages.rest.clone()));
     loops.spawn("self", tell_leadership(leadership, self_state.clone(), stages.rest.clone()));
     Ok(manager)
 }
@@ -276,6 +293,7 @@ struct Stages {
     work: CancellationToken,
     lead: CancellationToken,
     register: CancellationToken,
+    serve: CancellationToken,
     rest: CancellationToken,
 }
 
@@ -285,6 +303,7 @@ impl Stages {
         end(&self.work, WORK, config, loops).await;
         self.sign_off(config, loops).await;
         end(&self.register, REGISTER, config, loops).await;
+        end(&self.serve, SERVE, config, loops).await;
         end(&self.rest, &[], config, loops).await;
         info!("agent stopped");
     }
@@ -307,6 +326,8 @@ const WORK: &[&str] = &["keeper", "git"];
 const LEAD: &[&str] = &["candidate", "wakes"];
 /// See [`WORK`].
 const REGISTER: &[&str] = &["registration"];
+/// See [`WORK`].
+const SERVE: &[&str] = &["http"];
 
 /// Ends one stage and waits for its loops, all that are left without names, as long as the grace allows.
 async fn end(stage: &CancellationToken, names: &[&str], config: &Config, loops: &mut Loops) {

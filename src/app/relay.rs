@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::git::GitView;
@@ -33,8 +34,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Runs until nobody is left to be heard of.
-    pub async fn run(mut self) {
+    /// Runs until `shutdown`, which comes after the last webhook was answered: what was accepted is passed on.
+    pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             // Every arm is cancel-safe: channels and watches keep what is not taken.
             tokio::select! {
@@ -45,8 +46,11 @@ impl Relay {
                     self.fetches.wake.notify_one();
                 }
                 Some(()) = self.ours.recv() => self.tell_leader().await,
-                else => return,
+                () = shutdown.cancelled() => break,
             }
+        }
+        if self.ours.try_recv().is_ok() {
+            self.tell_leader().await;
         }
     }
 

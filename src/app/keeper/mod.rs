@@ -8,39 +8,39 @@
 //! asks git before its first pass. If git does not answer, it goes on with its clone only if that holds every revision that the
 //! stacks' states speak of.
 
-use std::collections::BTreeMap;
+mod orders;
+mod telling;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info_span, warn};
 
 use super::agent::{Manager, Order};
 use super::git::GitView;
-use super::relay::Relay;
 use super::settings::Settings;
 use super::waiters::Waiters;
-use crate::http::{CommandError, CommandErrorKind};
 use crate::image::ImageRef;
 use crate::io::consul::Consul;
 use crate::io::git::GitRepo;
 use crate::io::registry::Credentials;
 use crate::io::swarm::Swarm;
 use crate::leader::publish::Board;
-use crate::leader::{self, Fence, Leadership};
+use crate::leader::{self, Fence, Leadership, Probe};
 use crate::model::{Revision, Sensitive, StackName};
-use crate::notify::{Notification, Notifier};
-use crate::reconcile::After;
+use crate::notify::Notifier;
+use crate::reconcile::{self, After};
 use crate::repo::{self, ConfigRepo};
-use crate::stacks::apply::{self, Outcome, apply, carry_out, ensure_key};
+use crate::stacks::apply::{self, Outcome, apply, ensure_key};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
-use crate::stacks::plan::{Event, Tell};
 use crate::stacks::status::status;
 use crate::stacks::{Observed, Plan, Resolutions, images_to_resolve};
-use crate::status::{AgentCount, ClusterStatus, Command, GitStatus, LeaderStatus, StackState, StackStatus};
+use crate::status::{ClusterStatus, StackState};
 use crate::telemetry::{self, StackGauges};
 
 /// The pause between two passes while nothing happens: what was changed by hand shows up after it.
@@ -85,6 +85,10 @@ pub struct Parts {
     pub git: watch::Receiver<GitView>,
     /// Asks for a look at git.
     pub git_waiters: Arc<Waiters>,
+    /// Where a webhook of this node is passed on.
+    pub wakes: mpsc::Sender<()>,
+    /// Asks the engine, when people want to know why nobody leads.
+    pub probe: Probe,
 }
 
 /// The leader's loop.
@@ -93,7 +97,6 @@ pub struct Keeper {
     board: Board,
     orders: mpsc::Receiver<Order>,
     waiters: Arc<Waiters>,
-    wakes: mpsc::Receiver<()>,
     status: watch::Sender<ClusterStatus>,
     token: Arc<RwLock<Option<Sensitive<String>>>>,
     memory: Memory,
@@ -133,8 +136,7 @@ impl Keeper {
     pub fn new(parts: Parts) -> (Self, Manager) {
         let waiters = Arc::new(Waiters::default());
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        let (wakes, woken) = mpsc::channel(1);
-        let (status, seen) = watch::channel(nothing_known(&parts.cluster));
+        let (status, seen) = watch::channel(telling::nothing_known(&parts.cluster));
         let token = Arc::new(RwLock::new(None));
         let manager = Manager {
             leadership: parts.leadership.clone(),
@@ -142,60 +144,19 @@ impl Keeper {
             orders,
             passes: Arc::clone(&waiters),
             fetches: Arc::clone(&parts.git_waiters),
-            wakes,
+            wakes: parts.wakes.clone(),
+            probe: Arc::clone(&parts.probe),
             token: Arc::clone(&token),
         };
         let board = Board::new(parts.fence.clone(), leader::Keys::new(&parts.cluster).stacks());
         let memory = Memory::default();
-        (Self { parts, board, orders: ordered, waiters, wakes: woken, status, token, memory }, manager)
+        (Self { parts, board, orders: ordered, waiters, status, token, memory }, manager)
     }
 
-    /// Passes until `shutdown`. `woken` brings the names of nodes that saw a webhook.
-    pub async fn run(mut self, woken: mpsc::Receiver<String>, shutdown: CancellationToken) {
-        let relay = Relay {
-            consul: self.parts.consul.clone(),
-            cluster: self.parts.cluster.clone(),
-            node: self.parts.node.clone(),
-            leadership: self.parts.leadership.clone(),
-            git: self.parts.git.clone(),
-            passes: Arc::clone(&self.waiters),
-            fetches: Arc::clone(&self.parts.git_waiters),
-            ours: std::mem::replace(&mut self.wakes, mpsc::channel(1).1),
-            others: woken,
-        };
-        // The relay ends with the passes; it holds nothing that a pass does not find out by itself.
-        tokio::select! {
-            () = self.passes(&shutdown) => {}
-            () = relay.run() => {}
-        }
-    }
-
-    async fn passes(&mut self, shutdown: &CancellationToken) {
+    /// Passes until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
         let waiters = Arc::clone(&self.waiters);
-        while !shutdown.is_cancelled() {
-            let After(pause) = self.pass(shutdown).await;
-            // Cancel-safe: a notification stays until it is taken. The outcome does not matter, the loop looks itself.
-            let _ = tokio::time::timeout(pause, shutdown.run_until_cancelled(waiters.wake.notified())).await;
-        }
-    }
-
-    async fn pass(&mut self, shutdown: &CancellationToken) -> After {
-        let _answered_at_the_end = self.waiters.begin();
-        self.renew_token().await;
-        let leads = self.parts.leadership.borrow().token();
-        let Some(token) = leads else {
-            self.refuse_orders();
-            self.memory.gauges.show(&[]);
-            return After(IDLE);
-        };
-        // Orders wait as well while our predecessor may still write.
-        let Some(Ok(_)) = shutdown.run_until_cancelled(self.parts.fence.opened()).await else {
-            return After(RETRY);
-        };
-        let began = Instant::now();
-        let after = self.lead(shutdown).instrument(info_span!("pass", token)).await;
-        metrics::histogram!(telemetry::RECONCILE_DURATION).record(began.elapsed().as_secs_f64());
-        after
+        reconcile::run(&waiters.wake, &shutdown, &mut self).await;
     }
 
     /// What git has is known as of this leadership, or cannot be known better.
@@ -249,7 +210,7 @@ impl Keeper {
             let problem = format!(
                 "git does not answer, and this node's clone is older than what was deployed ({unknown}): {error}"
             );
-            self.show(Vec::new(), observed.nodes.len(), vec![problem], answers).await;
+            self.show_problem(problem, observed.nodes.len(), answers).await;
             return After(IDLE);
         }
         self.render();
@@ -258,12 +219,14 @@ impl Keeper {
         self.resolve(&observed, &auth).await;
 
         let now = OffsetDateTime::now_utc();
-        let nothing = Rendered::default();
-        let rendered = self.memory.rendered.as_ref().map_or(&nothing, |(_, rendered)| rendered);
-        // What git says is not known: nothing is an orphan because of that.
-        if rendered.problem.is_some() || self.memory.rendered.is_none() {
-            let problem = rendered.problem.clone();
-            self.show(Vec::new(), observed.nodes.len(), problem.into_iter().collect(), answers).await;
+        // Without a head nothing is known of what git says, and nothing is an orphan because of that.
+        let Some((_, rendered)) = &self.memory.rendered else {
+            self.show_problem("git has told no revision yet".into(), observed.nodes.len(), answers).await;
+            return After(IDLE);
+        };
+        if let Some(problem) = &rendered.problem {
+            let problem = problem.clone();
+            self.show_problem(problem, observed.nodes.len(), answers).await;
             return After(IDLE);
         }
         let secrets = match secrets_of_adoptions(&self.parts.swarm, &rendered.desired, &observed).await {
@@ -291,7 +254,7 @@ impl Keeper {
             stacks.push(stack);
         }
         self.pin(&observed);
-        self.show(stacks, observed.nodes.len(), Vec::new(), answers).await;
+        self.show(stacks, observed.nodes.len(), answers).await;
         After(after)
     }
 
@@ -305,68 +268,6 @@ impl Keeper {
         };
         metrics::counter!(telemetry::SYNC_TOTAL, "stack" => plan.stack.to_string(), "result" => result).increment(1);
         outcome
-    }
-
-    /// Carries out what people asked for; their answers are given when the pass has ended.
-    async fn obey(&mut self) -> Answers {
-        let mut answers = Vec::new();
-        while let Ok((command, answer)) = self.orders.try_recv() {
-            let result = match stack_of(&command) {
-                None if command == Command::Leave => Answer::Said(self.leave().await),
-                None => Answer::Summary,
-                Some(stack) => match self.obey_one(stack, &command).await {
-                    Ok(()) => Answer::Stack(stack.clone()),
-                    Err(error) => Answer::Said(Err(error)),
-                },
-            };
-            answers.push((answer, result));
-        }
-        answers
-    }
-
-    async fn obey_one(&self, stack: &StackName, command: &Command) -> Result<(), CommandError> {
-        let failed =
-            |kind: CommandErrorKind, error: String, next: &str| CommandError { kind, error, next: next.into() };
-        let now = OffsetDateTime::now_utc();
-        carry_out(&self.parts.swarm, stack, command, now).await.map_err(|error| match error {
-            apply::CommandError::Refused(reason) => {
-                failed(CommandErrorKind::Conflict, reason, "`swarmkeeper status` shows what can be done")
-            }
-            apply::CommandError::Apply(error) => {
-                failed(CommandErrorKind::Unavailable, error.to_string(), "ask again in a few seconds")
-            }
-        })
-    }
-
-    /// Takes our states and KV away, and tells every agent to take its registrations away.
-    async fn leave(&mut self) -> Result<String, CommandError> {
-        let failed = |error: String| CommandError {
-            kind: CommandErrorKind::Unavailable,
-            error,
-            next: "ask again: what is gone already is no error".into(),
-        };
-        super::leaving::say(&self.parts.consul, &self.parts.cluster)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        // From here on no pass may make anew what is taken away.
-        self.memory.has_left = true;
-        let configs = apply::leave(&self.parts.swarm).await.map_err(|error| failed(error.to_string()))?;
-        info!(configs, "left: nothing that runs was touched");
-        Ok(format!(
-            "{configs} configs of ours removed, every agent takes its registrations away and stays idle; now remove the stack: docker \
-             stack rm swarmkeeper"
-        ))
-    }
-
-    fn refuse_orders(&mut self) {
-        while let Ok((_, answer)) = self.orders.try_recv() {
-            // Whoever asked may be gone.
-            let _ = answer.send(Err(CommandError {
-                kind: CommandErrorKind::Unavailable,
-                error: format!("{} does not lead any more", self.parts.node),
-                next: "ask again in a few seconds".into(),
-            }));
-        }
     }
 
     /// Renders git's head, if it is another than last time.
@@ -425,7 +326,7 @@ impl Keeper {
     async fn resolve(&mut self, observed: &Observed, auth: &apply::Auth<'_>) {
         let memory = &mut self.memory;
         let desired = memory.rendered.as_ref().map_or(&[][..], |(_, rendered)| &rendered.desired);
-        let mut texts: std::collections::BTreeSet<String> =
+        let mut texts: BTreeSet<String> =
             desired.iter().flat_map(|stack| images_to_resolve(stack, observed.stack(&stack.name))).collect();
         // What nobody asks for any more is forgotten, so that a text that comes back is asked anew.
         memory.images.retain(|text, _| texts.contains(text));
@@ -443,99 +344,6 @@ impl Keeper {
         }
     }
 
-    /// The swarm did not answer: said once, shown until it does.
-    fn outage(&mut self, error: &str, is_outage: bool, answers: Answers) -> After {
-        let problem = if is_outage {
-            format!("the swarm has no quorum or its engine does not answer: {error}")
-        } else {
-            error.to_owned()
-        };
-        if self.memory.problem.as_ref() != Some(&problem) {
-            warn!(problem, "nothing is deployed meanwhile, and what runs is left alone");
-            self.memory.problem = Some(problem.clone());
-        }
-        self.status.send_modify(|status| status.problems = vec![problem.clone()]);
-        for (answer, _) in answers {
-            let error = CommandError {
-                kind: CommandErrorKind::Unavailable,
-                error: problem.clone(),
-                next: "ask again when the swarm answers".into(),
-            };
-            let _ = answer.send(Err(error));
-        }
-        After(RETRY)
-    }
-
-    /// Log and notifications: each event once.
-    fn tell(&self, stack: &StackStatus, told: &[Tell]) {
-        for tell in told {
-            let (service, revision) = (tell.service.as_deref(), tell.revision.as_ref().map(tracing::field::display));
-            let event = tell.event;
-            match event {
-                Event::Failed | Event::RolledBack | Event::Held | Event::Braked | Event::Orphaned => {
-                    warn!(stack = %tell.stack, service, revision, ?event, log = tell.log.join("\n"), "{}", tell.message);
-                }
-                Event::Started | Event::Converged | Event::Adopted | Event::Removed => {
-                    info!(stack = %tell.stack, service, revision, ?event, "{}", tell.message);
-                }
-            }
-            if event != Event::Started {
-                self.parts.notifier.tell(&Notification {
-                    cluster: self.parts.cluster.clone(),
-                    stack: Some(tell.stack.clone()),
-                    revision: tell.revision.clone(),
-                    state: Some(stack.state),
-                    service: tell.service.clone(),
-                    message: tell.message.clone(),
-                    at: OffsetDateTime::now_utc(),
-                });
-            }
-        }
-    }
-
-    /// Status, gauges, KV, and the answers to those who asked.
-    async fn show(&mut self, stacks: Vec<StackStatus>, nodes: usize, problems: Vec<String>, answers: Answers) {
-        if self.memory.problem.take().is_some() && problems.is_empty() {
-            info!("the swarm answers again");
-        }
-        self.memory.gauges.show(&stacks);
-        let published =
-            stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(stack).ok()?)));
-        if let Err(error) = self.board.publish(published.collect()).await {
-            warn!(%error, "the stacks' status is not in consul");
-        }
-        let status = self.cluster_status(stacks, nodes, problems).await;
-        for (answer, wanted) in answers {
-            // Whoever asked may be gone.
-            let _ = answer.send(wanted.in_words(&status));
-        }
-        self.status.send_replace(status);
-    }
-
-    async fn cluster_status(&self, stacks: Vec<StackStatus>, nodes: usize, problems: Vec<String>) -> ClusterStatus {
-        let git = self.parts.git.borrow().clone();
-        let leader = match &*self.parts.leadership.borrow() {
-            Leadership::Leading { token, since, .. } | Leadership::Suspended { token, since } => {
-                Some(LeaderStatus { node: self.parts.node.clone(), since: *since, token: *token })
-            }
-            Leadership::Follower { .. } => None,
-        };
-        let passing = self.parts.consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len());
-        ClusterStatus {
-            cluster: self.parts.cluster.clone(),
-            leader,
-            git: Some(GitStatus {
-                branch: self.parts.settings.branch.clone(),
-                revision: git.head,
-                checked: git.checked,
-                error: git.error,
-            }),
-            agents: AgentCount { passing, nodes },
-            stacks,
-            problems,
-        }
-    }
-
     /// What keepers show each other comes from what only managers can read; it changes when the swarm's join token does.
     async fn renew_token(&self) {
         if let Ok(swarm) = self.parts.swarm.swarm().await {
@@ -545,53 +353,24 @@ impl Keeper {
     }
 }
 
-/// Those who asked, and what each is told.
-type Answers = Vec<(oneshot::Sender<Result<String, CommandError>>, Answer)>;
-
-/// What somebody who asked is told at the end of the pass.
-enum Answer {
-    /// How all stacks are.
-    Summary,
-    /// How one stack is.
-    Stack(StackName),
-    /// This.
-    Said(Result<String, CommandError>),
-}
-
-impl Answer {
-    fn in_words(self, status: &ClusterStatus) -> Result<String, CommandError> {
-        match self {
-            Self::Said(answer) => answer,
-            Self::Stack(name) => {
-                let stack = status.stacks.iter().find(|stack| stack.name == name);
-                Ok(stack.map_or_else(|| format!("{name}: done"), |stack| format!("{name}: {}", stack.note)))
-            }
-            Self::Summary => {
-                let git = status.git.as_ref();
-                if let Some(error) = git.and_then(|git| git.error.as_ref()) {
-                    return Err(CommandError {
-                        kind: CommandErrorKind::Unavailable,
-                        error: format!("git: {error}"),
-                        next: "the last good revision stays; `swarmkeeper doctor` looks closer".into(),
-                    });
-                }
-                let revision = git.and_then(|git| git.revision.as_ref()).map(ToString::to_string).unwrap_or_default();
-                let need = status.stacks.iter().filter(|stack| stack.state.needs_a_person()).count();
-                Ok(format!("at {revision}: {} stacks, {need} need you", status.stacks.len()))
-            }
-        }
-    }
-}
-
-fn stack_of(command: &Command) -> Option<&StackName> {
-    match command {
-        Command::Adopt { stack }
-        | Command::Approve { stack, .. }
-        | Command::Remove { stack }
-        | Command::Retry { stack }
-        | Command::Pause { stack, .. }
-        | Command::Resume { stack } => Some(stack),
-        Command::Sync | Command::Leave => None,
+impl reconcile::Pass for Keeper {
+    async fn pass(&mut self, shutdown: &CancellationToken) -> After {
+        let _answered_at_the_end = self.waiters.begin();
+        self.renew_token().await;
+        let leads = self.parts.leadership.borrow().token();
+        let Some(token) = leads else {
+            self.refuse_orders();
+            self.memory.gauges.show(&[]);
+            return After(IDLE);
+        };
+        // Orders wait as well while our predecessor may still write.
+        let Some(Ok(_)) = shutdown.run_until_cancelled(self.parts.fence.opened()).await else {
+            return After(RETRY);
+        };
+        let began = Instant::now();
+        let after = self.lead(shutdown).instrument(info_span!("pass", token)).await;
+        metrics::histogram!(telemetry::RECONCILE_DURATION).record(began.elapsed().as_secs_f64());
+        after
     }
 }
 
@@ -619,16 +398,5 @@ fn pause(plan: &Plan, outcome: &Outcome) -> Duration {
         (None, true) => AGAIN,
         (None, false) if matches!(plan.verdict, StackState::Rolling | StackState::Waiting) => ROLLING,
         (None, false) => IDLE,
-    }
-}
-
-fn nothing_known(cluster: &str) -> ClusterStatus {
-    ClusterStatus {
-        cluster: cluster.to_owned(),
-        leader: None,
-        git: None,
-        agents: AgentCount::default(),
-        stacks: Vec::new(),
-        problems: vec!["no pass yet".to_owned()],
     }
 }

@@ -1,0 +1,130 @@
+//! What the leader tells of its passes: status, metrics, Consul KV, log, and notifications.
+
+use time::OffsetDateTime;
+use tracing::{info, warn};
+
+use super::orders::Answers;
+use super::{Keeper, RETRY};
+use crate::http::{CommandError, CommandErrorKind};
+use crate::leader::Leadership;
+use crate::notify::Notification;
+use crate::reconcile::After;
+use crate::stacks::plan::{Event, Tell};
+use crate::status::{AgentCount, ClusterStatus, GitStatus, LeaderStatus, StackStatus};
+
+impl Keeper {
+    /// The swarm did not answer: said once, shown until it does.
+    pub(super) fn outage(&mut self, error: &str, is_outage: bool, answers: Answers) -> After {
+        let problem = if is_outage {
+            format!("the swarm has no quorum or its engine does not answer: {error}")
+        } else {
+            error.to_owned()
+        };
+        if self.memory.problem.as_ref() != Some(&problem) {
+            warn!(problem, "nothing is deployed meanwhile, and what runs is left alone");
+            self.memory.problem = Some(problem.clone());
+        }
+        self.status.send_modify(|status| status.problems = vec![problem.clone()]);
+        for (answer, _) in answers {
+            let error = CommandError {
+                kind: CommandErrorKind::Unavailable,
+                error: problem.clone(),
+                next: "ask again when the swarm answers".into(),
+            };
+            let _ = answer.send(Err(error));
+        }
+        After(RETRY)
+    }
+
+    /// Log and notifications: each event once.
+    pub(super) fn tell(&self, stack: &StackStatus, told: &[Tell]) {
+        for tell in told {
+            let (service, revision) = (tell.service.as_deref(), tell.revision.as_ref().map(tracing::field::display));
+            let event = tell.event;
+            match event {
+                Event::Failed | Event::RolledBack | Event::Held | Event::Braked | Event::Orphaned => {
+                    warn!(stack = %tell.stack, service, revision, ?event, log = tell.log.join("\n"), "{}", tell.message);
+                }
+                Event::Started | Event::Converged | Event::Adopted | Event::Removed => {
+                    info!(stack = %tell.stack, service, revision, ?event, "{}", tell.message);
+                }
+            }
+            if event != Event::Started {
+                self.parts.notifier.tell(&Notification {
+                    cluster: self.parts.cluster.clone(),
+                    stack: Some(tell.stack.clone()),
+                    revision: tell.revision.clone(),
+                    state: Some(stack.state),
+                    service: tell.service.clone(),
+                    message: tell.message.clone(),
+                    at: OffsetDateTime::now_utc(),
+                });
+            }
+        }
+    }
+
+    /// What a pass found: status, gauges, KV, and the answers to those who asked.
+    pub(super) async fn show(&mut self, stacks: Vec<StackStatus>, nodes: usize, answers: Answers) {
+        if self.memory.problem.take().is_some() {
+            info!("the swarm answers again");
+        }
+        self.memory.gauges.show(&stacks);
+        let published =
+            stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(stack).ok()?)));
+        if let Err(error) = self.board.publish(published.collect()).await {
+            warn!(%error, "the stacks' status is not in consul");
+        }
+        self.answer(stacks, nodes, Vec::new(), answers).await;
+    }
+
+    /// Why a pass could not judge the stacks. What was published of them last stays.
+    pub(super) async fn show_problem(&mut self, problem: String, nodes: usize, answers: Answers) {
+        let stacks = self.status.borrow().stacks.clone();
+        self.answer(stacks, nodes, vec![problem], answers).await;
+    }
+
+    async fn answer(&self, stacks: Vec<StackStatus>, nodes: usize, problems: Vec<String>, answers: Answers) {
+        let status = self.cluster_status(stacks, nodes, problems).await;
+        for (answer, wanted) in answers {
+            // Whoever asked may be gone.
+            let _ = answer.send(wanted.in_words(&status));
+        }
+        self.status.send_replace(status);
+    }
+
+    async fn cluster_status(&self, stacks: Vec<StackStatus>, nodes: usize, problems: Vec<String>) -> ClusterStatus {
+        let git = self.parts.git.borrow().clone();
+        let leader = match &*self.parts.leadership.borrow() {
+            Leadership::Leading { token, since, .. } | Leadership::Suspended { token, since } => {
+                Some(LeaderStatus { node: self.parts.node.clone(), since: *since, token: *token })
+            }
+            Leadership::Follower { .. } => None,
+        };
+        let passing = self.parts.consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len());
+        ClusterStatus {
+            cluster: self.parts.cluster.clone(),
+            leader,
+            git: Some(GitStatus {
+                branch: self.parts.settings.branch.clone(),
+                revision: git.head,
+                checked: git.checked,
+                error: git.error,
+            }),
+            agents: AgentCount { passing, nodes },
+            stacks,
+            problems,
+        }
+    }
+}
+
+/// Before the first pass.
+pub(super) fn nothing_known(cluster: &str) -> ClusterStatus {
+    ClusterStatus {
+        cluster: cluster.to_owned(),
+        leader: None,
+        git: None,
+        agents: AgentCount::default(),
+        stacks: Vec::new(),
+        problems: vec!["no pass yet".to_owned()],
+    }
+}
