@@ -156,3 +156,32 @@ pub async fn a_paused_stack_stays_paused_when_consul_forgets_everything(world: &
     ensure!(world.service_image("shop_web").await?.contains("app:1.1.0@"), "resumed, it follows git");
     Ok(())
 }
+
+pub async fn what_became_of_a_stack_is_told_once(world: &World) -> Result<()> {
+    let good = app("1.0.0", "", "");
+    world.commit("news", &[("compose.yml", Some(&good))]).await?;
+    world.reaches("news", "ok", seconds(60)).await?;
+    let bad = world.commit("news", &[("compose.yml", Some(&good.replace("1.0.0", "broken")))]).await?;
+    world.reaches("news", "held", seconds(90)).await?;
+    world.settled().await?;
+    let told = world.told("news").await?;
+    let texts: Vec<&str> = told.iter().filter_map(|message| message["text"].as_str()).collect();
+    ensure!(
+        texts.iter().filter(|text| text.contains(&bad[..7])).count() >= 1,
+        "the failed revision is named: {texts:?}"
+    );
+    ensure!(told.iter().filter(|message| message["state"] == "ok").count() == 1, "once that it runs: {texts:?}");
+    ensure!(told.iter().filter(|message| message["state"] == "held").count() == 1, "once that it does not: {texts:?}");
+
+    // Neither another look nor another leader says it again.
+    world.sync().await?;
+    world.stop_agent(world.leader().await?).await?;
+    world.somebody_leads(seconds(30)).await?;
+    world.agents_run(seconds(60)).await?;
+    world.sync().await?;
+    world.settled().await?;
+    let again = world.told("news").await?;
+    ensure!(again.len() == told.len(), "nothing new was to be told: {again:?}");
+    world.commit("news", &[("compose.yml", Some(&good))]).await?;
+    world.reaches("news", "ok", seconds(60)).await
+}

@@ -142,3 +142,18 @@ pub async fn deploy_and_the_docker_cli_agree(world: &World) -> Result<()> {
     ensure!(world.running_tasks("byus_web").await? == tasks, "the CLI's deploy of the same file restarts nothing");
     Ok(())
 }
+
+pub async fn git_over_https_is_read_from_a_trusted_server_only(world: &World) -> Result<()> {
+    world.commit("trusted", &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
+    world.reaches("trusted", "ok", seconds(60)).await?;
+    let (url, ca) = world.repo_over_https();
+    let url = format!("SWARMKEEPER_GIT_URL={url}");
+    let ca = format!("{}:/ca.pem:ro", ca.display());
+    let mut options = vec!["-e", "SWARMKEEPER_CLUSTER=lab", "-e", &url, "-v", &ca];
+    let said = world.keeper_in_image(&options, &["plan", "trusted"]).await?;
+    ensure!(said.code == 1 && said.err.contains("certificate that is not trusted"), "{said:?}");
+    options.extend(["-e", "SSL_CERT_FILE=/ca.pem"]);
+    let said = world.keeper_in_image(&options, &["plan", "trusted"]).await?;
+    ensure!(said.code == 0 && said.out.contains("trusted") && said.out.contains("0 writes"), "{said:?}");
+    Ok(())
+}

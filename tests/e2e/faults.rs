@@ -43,3 +43,30 @@ pub async fn an_engine_restarted(world: &World) -> Result<()> {
     world.reaches("after-engine", "ok", seconds(90)).await?;
     world.everything_running_is_registered(seconds(60)).await
 }
+
+pub async fn a_swarm_without_quorum_is_left_alone_and_said(world: &World) -> Result<()> {
+    world.settled().await?;
+    let leader = world.leader().await?;
+    let others: Vec<usize> = (1..=3).filter(|node| *node != leader).collect();
+    let mark = world.mark();
+    for node in &others {
+        world.kill_engine(*node).await?;
+    }
+    let said = async {
+        world.says_problem_at(leader, "quorum", seconds(60)).await?;
+        // Nobody leads a swarm that cannot be written to, and that is said as well.
+        world.says_problem_at(leader, "nobody leads: ", seconds(90)).await?;
+        world.no_service_writes(mark).await
+    }
+    .await;
+    for node in &others {
+        world.start_engine(*node).await?;
+    }
+    said?;
+    world.nodes_ready(seconds(90)).await?;
+    world.agents_run(seconds(90)).await?;
+    world.somebody_leads(seconds(60)).await?;
+    world.commit("after-quorum", &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
+    world.reaches("after-quorum", "ok", seconds(90)).await?;
+    world.everything_running_is_registered(seconds(60)).await
+}

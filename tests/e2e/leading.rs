@@ -43,6 +43,28 @@ pub async fn a_leader_that_is_told_to_stop_hands_over_at_once(world: &World) -> 
     world.settled().await
 }
 
+pub async fn our_own_update_loses_no_sync(world: &World) -> Result<()> {
+    world.settled().await?;
+    let mark = world.mark();
+    world.update_keepers().await?;
+    let mut stacks = Vec::new();
+    // Git's server announces each push once, to whichever manager answers; nobody polls within an hour.
+    while world.keepers_update().await? != "completed" || stacks.len() < 3 {
+        let stack = format!("during{}", stacks.len());
+        world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
+        world.webhook_somewhere().await?;
+        stacks.push(stack);
+        ensure!(stacks.len() < 60, "the update does not end");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    world.agents_run(seconds(60)).await?;
+    for stack in &stacks {
+        world.reaches(stack, "ok", seconds(60)).await?;
+    }
+    println!("{} commits during the update", stacks.len());
+    world.one_writer_at_a_time(mark).await
+}
+
 pub async fn a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deploy_finished(
     world: &World,
 ) -> Result<()> {

@@ -53,6 +53,7 @@ fn main() {
         deploying::a_stack_waits_for_the_one_it_comes_after,
         deploying::a_service_removed_from_git_is_removed_and_its_volume_stays,
         deploying::deploy_and_the_docker_cli_agree,
+        deploying::git_over_https_is_read_from_a_trusted_server_only,
         conduct::a_stack_deployed_by_the_docker_cli_is_adopted_with_no_task_restarted,
         conduct::a_broken_commit_changes_nothing_and_is_reported,
         conduct::a_git_server_that_is_down_leaves_everything_as_it_is,
@@ -60,6 +61,7 @@ fn main() {
         conduct::a_stack_removed_from_git_is_orphaned,
         conduct::the_brake_holds,
         conduct::drift_is_reported_and_not_corrected,
+        conduct::what_became_of_a_stack_is_told_once,
         conduct::a_paused_stack_stays_paused_when_consul_forgets_everything,
         registering::a_container_is_in_dns_while_it_runs,
         registering::a_healthcheck_decides_what_dns_answers,
@@ -69,10 +71,12 @@ fn main() {
         leading::a_webhook_with_a_bad_signature_does_nothing,
         leading::a_signed_webhook_deploys_at_once,
         leading::a_leader_that_is_told_to_stop_hands_over_at_once,
+        leading::our_own_update_loses_no_sync,
         leading::a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deploy_finished,
         faults::consul_restarted_on_every_node,
         faults::a_node_cut_off_and_back,
         faults::an_engine_restarted,
+        faults::a_swarm_without_quorum_is_left_alone_and_said,
         leaving::leave_takes_our_things_away_and_nothing_else,
     ];
     let trials = cases.into_iter().map(|(name, case)| Trial::test(name, move || run(case))).collect();

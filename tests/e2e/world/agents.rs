@@ -9,6 +9,8 @@ use swarmkeeper_lab::keeper;
 
 use super::{Said, World, seconds};
 
+const IMAGE_OF_SERVICE: &str = "{{.Spec.TaskTemplate.ContainerSpec.Image}}";
+
 impl World {
     /// Runs our CLI beside the first manager whose agent answers.
     pub async fn keeper(&self, args: &[&str]) -> Result<Said> {
@@ -30,11 +32,16 @@ impl World {
             .stdin(Stdio::null())
             .output()
             .await?;
-        Ok(Said {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(said(&output))
+    }
+
+    /// Runs a command of ours in our image, from scratch, on the first manager: it has the engine's socket and `options`.
+    pub async fn keeper_in_image(&self, options: &[&str], args: &[&str]) -> Result<Said> {
+        let image = self.docker(&["service", "inspect", "swarmkeeper_keeper", "--format", IMAGE_OF_SERVICE]).await?;
+        let fixed = ["run", "--rm", "--network", "host", "--volume", "/var/run/docker.sock:/var/run/docker.sock"];
+        let words = fixed.iter().chain(options).copied().chain([image.trim()]).chain(args.iter().copied());
+        let output = self.node(1).docker_command(words).stdin(Stdio::null()).output().await?;
+        Ok(said(&output))
     }
 
     pub async fn keeper_ok(&self, args: &[&str]) -> Result<String> {
@@ -60,6 +67,16 @@ impl World {
 
     pub async fn stack(&self, name: &str) -> Result<Value> {
         stack_in(&self.status().await?, name)
+    }
+
+    /// The status that `node` shows names a problem with these words.
+    pub async fn says_problem_at(&self, node: usize, words: &str, timeout: Duration) -> Result<()> {
+        self.eventually(&format!("node {node} says {words:?}"), timeout, async || {
+            let said = self.keeper_at(node, &["status"]).await?;
+            ensure!(said.out.contains(words) || said.err.contains(words), "{said:?}");
+            Ok(())
+        })
+        .await
     }
 
     pub async fn reaches(&self, stack: &str, state: &str, timeout: Duration) -> Result<()> {
@@ -208,6 +225,54 @@ impl World {
         self.post_webhook(node, kind, body, keeper::WEBHOOK_SECRET).await
     }
 
+    /// Sends a signed push event to the first manager that accepts it, as a load balancer would.
+    pub async fn webhook_somewhere(&self) -> Result<()> {
+        self.eventually("a manager accepts a webhook", seconds(20), async || {
+            let mut last = anyhow!("no manager");
+            for node in 1..=3 {
+                match self.webhook_at(node, "github", br#"{"ref":"refs/heads/main"}"#).await {
+                    Ok(200 | 202) => return Ok(()),
+                    Ok(status) => last = anyhow!("node {node} answers {status}"),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        })
+        .await
+    }
+
+    /// Begins a rolling update of our own agents on the managers, and does not wait for it.
+    pub async fn update_keepers(&self) -> Result<()> {
+        self.docker(&["service", "update", "--quiet", "--force", "--detach", "swarmkeeper_keeper"]).await.map(drop)
+    }
+
+    /// How the last update of our own agents stands, such as `updating` or `completed`.
+    pub async fn keepers_update(&self) -> Result<String> {
+        let state = self
+            .docker(&[
+                "service",
+                "inspect",
+                "swarmkeeper_keeper",
+                "--format",
+                "{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}",
+            ])
+            .await?;
+        Ok(state.trim().to_owned())
+    }
+
+    /// What people were told of `stack`, in order.
+    pub async fn told(&self, stack: &str) -> Result<Vec<Value>> {
+        let requests = self.chat.received_requests().await.ok_or_else(|| anyhow!("requests are not recorded"))?;
+        let mut told = Vec::new();
+        for request in requests {
+            let message: Value = request.body_json()?;
+            if message["stack"] == stack {
+                told.push(message);
+            }
+        }
+        Ok(told)
+    }
+
     pub(super) async fn post_webhook(&self, node: usize, kind: &str, body: &[u8], secret: &str) -> Result<u16> {
         use hmac::{KeyInit, Mac};
         let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes())?;
@@ -222,6 +287,14 @@ impl World {
             .send()
             .await?;
         Ok(answer.status().as_u16())
+    }
+}
+
+fn said(output: &std::process::Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 

@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use swarmkeeper_lab::layout::HOST;
 use swarmkeeper_lab::{Dns, Image, Lab, Node, Options, Repo, keeper};
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 /// The registry's private image; its tags are 1.0.0, 1.1.0 and `broken`, which exits with 1.
 const IMAGE: &str = "app";
@@ -44,6 +47,8 @@ pub struct World {
     lab: Lab,
     repo: Repo,
     client: reqwest::Client,
+    /// Where the agents tell people what became of their stacks.
+    chat: MockServer,
 }
 
 impl World {
@@ -52,23 +57,24 @@ impl World {
         let lab = Lab::up(Options { dns: Dns::Consul, ..Options::default() }).await?;
         let repo = lab.repo("config").await?;
         let git = serde_json::json!({"Name": "git", "Address": "10.77.0.254", "Port": 2222}).to_string();
-        lab.node(1).consul_put("/v1/agent/service/register", git).await?;
+        // At every node: while one is cut off, the others still find it.
+        for node in 1..=4 {
+            lab.node(node).consul_put("/v1/agent/service/register", git.clone()).await?;
+        }
         for tag in ["1.0.0", "1.1.0"] {
             lab.registry().push(IMAGE, tag).await?;
         }
         lab.registry().push_image(IMAGE, "broken", &Image::new().failing()).await?;
         repo.commit(&[("README.md", Some("A Config Repo.\n")), ("stacks/.keep", Some(""))], "Begin").await?;
+        let chat = MockServer::builder().listener(std::net::TcpListener::bind((HOST, 0))?).start().await;
+        chat.register(Mock::given(any()).respond_with(ResponseTemplate::new(200))).await;
         // A long poll interval: what a case sees soon, it sees because it asked for it.
-        keeper::deploy(
-            &lab,
-            Path::new(env!("CARGO_BIN_EXE_swarmkeeper")),
-            &checkout(),
-            &git_url(&repo),
-            "poll_interval: 1h\n",
-        )
-        .await?;
+        let more = format!("poll_interval: 1h\nnotify: [\"{}/hook\"]\n", chat.uri());
+        let binary = Path::new(env!("CARGO_BIN_EXE_swarmkeeper"));
+        keeper::deploy(&lab, binary, &checkout(), &git_url(&repo), &more).await?;
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let world = Self { lab, repo, client: reqwest::Client::builder().timeout(seconds(10)).build()? };
+        let client = reqwest::Client::builder().timeout(seconds(10)).build()?;
+        let world = Self { lab, repo, client, chat };
         world.agents_run(seconds(90)).await?;
         world.somebody_leads(seconds(60)).await?;
         // The tests pull the private image by hand on the node where they run containers.
@@ -160,6 +166,11 @@ impl World {
 
     pub async fn commit_at_root(&self, files: &[(&str, Option<&str>)]) -> Result<String> {
         self.commit_all(files).await
+    }
+
+    /// The `https://` address of the repo, and the CA of its server.
+    pub fn repo_over_https(&self) -> (String, PathBuf) {
+        (self.repo.https(), self.lab.git().ca())
     }
 
     pub async fn file(&self, path: &str) -> Result<String> {

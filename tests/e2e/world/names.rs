@@ -56,6 +56,14 @@ impl World {
         self.node(node).restart_engine().await
     }
 
+    pub async fn kill_engine(&self, node: usize) -> Result<()> {
+        self.node(node).kill_engine().await
+    }
+
+    pub async fn start_engine(&self, node: usize) -> Result<()> {
+        self.node(node).start_engine().await
+    }
+
     pub async fn partition(&self, node: usize) -> Result<()> {
         self.node(node).partition().await
     }

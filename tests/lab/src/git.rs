@@ -1,9 +1,9 @@
-//! Git repositories, served over ssh, over HTTP with and without a password, and as folders.
+//! Git repositories, served over ssh, over HTTP with and without a password, over HTTPS, and as folders.
 
 use crate::background::Background;
 use crate::command::{output, run};
 use crate::git_http;
-use crate::layout::{GIT_HTTP_PORT, HOST, Layout, PASSWORD, SSH_PORT, USER};
+use crate::layout::{GIT_HTTP_PORT, GIT_HTTPS_PORT, HOST, Layout, PASSWORD, SSH_PORT, USER};
 use crate::machine::Machine;
 use crate::net;
 use anyhow::{Context, Result, bail};
@@ -58,6 +58,11 @@ impl GitServer {
         self.layout.git().join("known_hosts")
     }
 
+    /// The CA of the HTTPS server's certificate, as PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.layout.git().join("ca.pem")
+    }
+
     /// A value for `GIT_SSH_COMMAND` with this key and nothing of the user's.
     pub fn ssh_command(&self) -> String {
         format!(
@@ -106,7 +111,7 @@ fn fault_file(layout: &Layout) -> PathBuf {
 }
 
 /// Makes keys and starts both servers.
-pub(crate) async fn up(layout: &Layout, machine: &Machine) -> Result<Background> {
+pub(crate) async fn up(layout: &Layout, machine: &Machine) -> Result<[Background; 2]> {
     let git = layout.git();
     std::fs::create_dir_all(&git)?;
     for (key, comment) in [("id_ed25519", "lab client"), ("host_ed25519", "lab host")] {
@@ -120,9 +125,9 @@ pub(crate) async fn up(layout: &Layout, machine: &Machine) -> Result<Background>
     std::fs::write(&shell, SHELL)?;
     std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o755))?;
     std::fs::write(git.join("sshd_config"), sshd_config(&git))?;
-    let http = git_http::start(layout)?;
+    let both = [git_http::start(layout)?, git_http::start_tls(layout)?];
     start_sshd(machine, layout).await?;
-    Ok(http)
+    Ok(both)
 }
 
 fn sshd_config(git: &Path) -> String {
@@ -179,6 +184,11 @@ impl Repo {
     /// `http://…`, which asks for the lab's user and password.
     pub fn http_private(&self) -> String {
         format!("http://{HOST}:{GIT_HTTP_PORT}/private/{}.git", self.name)
+    }
+
+    /// `https://…`, for anybody who trusts [`GitServer::ca`].
+    pub fn https(&self) -> String {
+        format!("https://{HOST}:{GIT_HTTPS_PORT}/{}.git", self.name)
     }
 
     /// [`Repo::http_private`] with the password in it.

@@ -2,7 +2,7 @@
 
 use crate::background::Background;
 use crate::git::{GitFault, fault};
-use crate::layout::{GIT_HTTP_PORT, HOST, Layout, PASSWORD, USER};
+use crate::layout::{GIT_HTTP_PORT, GIT_HTTPS_PORT, HOST, Layout, PASSWORD, USER};
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,9 +12,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// A pushed pack may not be longer.
 const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -28,14 +35,42 @@ type Answer = Response<Full<Bytes>>;
 /// Listens on the bridge.
 pub(crate) fn start(layout: &Layout) -> Result<Background> {
     let layout = layout.clone();
-    let listen = async || {
-        let listener = TcpListener::bind((HOST, GIT_HTTP_PORT)).await;
-        listener.with_context(|| format!("cannot listen on {HOST}:{GIT_HTTP_PORT}"))
-    };
-    Background::start("git-http".to_owned(), listen, async move |listener| serve(listener, layout).await)
+    let listen = async || listen(GIT_HTTP_PORT).await;
+    Background::start("git-http".to_owned(), listen, async move |listener| serve(listener, None, layout).await)
 }
 
-async fn serve(listener: TcpListener, layout: Layout) {
+/// The same with TLS. Leaves its CA where [`crate::GitServer::ca`] says.
+pub(crate) fn start_tls(layout: &Layout) -> Result<Background> {
+    let (acceptor, ca) = certified()?;
+    std::fs::write(layout.git().join("ca.pem"), ca)?;
+    let layout = layout.clone();
+    let listen = async || listen(GIT_HTTPS_PORT).await;
+    let serve = async move |listener| serve(listener, Some(acceptor), layout).await;
+    Background::start("git-https".to_owned(), listen, serve)
+}
+
+async fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind((HOST, port)).await.with_context(|| format!("cannot listen on {HOST}:{port}"))
+}
+
+/// A new CA, and a server's end of TLS with a certificate of it.
+fn certified() -> Result<(TlsAcceptor, String)> {
+    let mut params = CertificateParams::new([])?;
+    // With rcgen's name for everything, OpenSSL takes the server's certificate for its own issuer.
+    params.distinguished_name.push(DnType::CommonName, "lab CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new([HOST.to_string()])?.signed_by(&key, &ca)?;
+    let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| anyhow::anyhow!(error))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)?;
+    Ok((TlsAcceptor::from(Arc::new(config)), ca.pem()))
+}
+
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, layout: Layout) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -44,13 +79,25 @@ async fn serve(listener: TcpListener, layout: Layout) {
         if fault(&layout) == Some(GitFault::Refuse) {
             continue;
         }
-        let layout = layout.clone();
+        let (tls, layout) = (tls.clone(), layout.clone());
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, &layout));
-            // How a client's connection ends is the client's business.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            match tls {
+                None => converse(stream, &layout).await,
+                // A client that does not trust us goes away.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        converse(stream, &layout).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, layout: &Layout) {
+    let service = service_fn(|request| answer(request, layout));
+    // How a client's connection ends is the client's business.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(request: Request<Incoming>, layout: &Layout) -> Result<Answer> {

@@ -238,7 +238,7 @@ impl Lab {
         let nodes =
             async { tokio::try_join!(start(m1, options), start(m2, options), start(m3, options), start(w1, options)) };
         let (git, _) = tokio::try_join!(host, nodes)?;
-        background.push(git);
+        background.extend(git);
         say("forming the swarm, electing Consul's leader");
         let consul = async {
             for node in &self.nodes {

@@ -19,6 +19,8 @@ pub const UPSTREAM_PORT: u16 = 5002;
 pub const SSH_PORT: u16 = 2222;
 /// Git over HTTP.
 pub const GIT_HTTP_PORT: u16 = 8088;
+/// Git over HTTPS, with a certificate of a CA of the lab's own.
+pub const GIT_HTTPS_PORT: u16 = 8443;
 /// Where agents find their Consul, which is the recorder.
 pub const CONSUL_PORT: u16 = 8500;
 /// Where the real Consul answers, unrecorded.
