@@ -79,38 +79,55 @@ impl Figure {
     }
 }
 
+/// `make bench` measures all; `cargo bench --profile dev --bench figures -- idle` measures one part.
 #[tokio::main]
 async fn main() -> Result<()> {
+    let part = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let world = World::up().await?;
-    let measured = measure(&world).await;
+    let mut figures = Vec::new();
+    let measured = measure(&world, part.as_deref(), &mut figures).await;
+    if measured.is_err() {
+        eprintln!("{}", world.evidence().await);
+    }
     world.down(false).await;
-    let figures = measured?;
+    // What was measured before a failure is worth showing.
     print(&figures);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("bench.json"), serde_json::to_vec_pretty(&figures)?)?;
-    Ok(())
+    measured
 }
 
-async fn measure(world: &World) -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for (services, first, unchanged) in [(20, 2.0, 1.0), (100, 2.0, 1.0), (300, 2.0, 15.0)] {
-        eprintln!("deploying {services} services");
-        figures.extend(deploys(world, services, first, unchanged).await?);
+/// One part after another; those that disturb the agents come last.
+async fn measure(world: &World, part: Option<&str>, figures: &mut Vec<Figure>) -> Result<()> {
+    let wanted = |name: &str| {
+        let wanted = part.is_none_or(|part| part == name);
+        if wanted {
+            eprintln!("measuring: {name}");
+        }
+        wanted
+    };
+    if wanted("deploy") {
+        for (services, first, unchanged) in [(20, 2.0, 1.0), (100, 2.0, 1.0), (300, 2.0, 15.0)] {
+            figures.extend(deploys(world, services, first, unchanged).await?);
+        }
     }
-    // The rest disturbs the agents: what is known so far is shown, should it not come to an end.
-    print(&figures);
-    eprintln!("containers into DNS");
-    figures.extend(starts(world).await?);
-    eprintln!("push to webhook to first write");
-    figures.push(push_to_write(world).await?);
-    eprintln!("hand-over");
-    figures.push(hand_over(world).await?);
-    eprintln!("leader killed");
-    figures.push(leader_killed(world).await?);
-    eprintln!("an idle agent with {CONTAINERS} containers");
-    figures.extend(idle(world).await?);
-    Ok(figures)
+    if wanted("dns") {
+        figures.extend(starts(world).await?);
+    }
+    if wanted("push") {
+        figures.push(push_to_write(world).await?);
+    }
+    if wanted("idle") {
+        figures.extend(idle(world).await?);
+    }
+    if wanted("hand-over") {
+        figures.push(hand_over(world).await?);
+    }
+    if wanted("killed") {
+        figures.push(leader_killed(world).await?);
+    }
+    Ok(())
 }
 
 /// First and unchanged deploys of services without replicas, by `docker stack deploy` and by `swarmkeeper deploy`.
@@ -246,19 +263,22 @@ async fn leader_killed(world: &World) -> Result<Figure> {
 }
 
 async fn idle(world: &World) -> Result<Vec<Figure>> {
+    let mut started = Vec::new();
     for number in 0..CONTAINERS {
         let port = format!("{}:8080", 21_000 + number);
         let name = format!("SERVICE_NAME=idle{}", number % 5);
-        world.docker_on(4, &["run", "-d", "-p", &port, "-e", &name, &world.image("1.0.0")]).await?;
+        started.push(world.docker_on(4, &["run", "-d", "-p", &port, "-e", &name, &world.image("1.0.0")]).await?);
     }
     tokio::time::sleep(seconds(15)).await;
-    let pid = world.agent_pid(4).await?;
-    let before = cpu_seconds(pid)?;
+    let before = cpu_seconds(&world.agent_proc(4, "stat").await?)?;
     let began = Instant::now();
     tokio::time::sleep(IDLE).await;
-    let share = (cpu_seconds(pid)? - before) / began.elapsed().as_secs_f64() * 100.0;
+    let share = (cpu_seconds(&world.agent_proc(4, "stat").await?)? - before) / began.elapsed().as_secs_f64() * 100.0;
+    let memory = resident_megabytes(&world.agent_proc(4, "status").await?)?;
+    let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(started.iter().map(|id| id.trim())).collect();
+    world.docker_on(4, &remove).await?;
     Ok(vec![
-        Figure::within("idle agent's memory, 50 containers", "MB", resident_megabytes(pid)?, 20.0),
+        Figure::within("idle agent's memory, 50 containers", "MB", memory, 20.0),
         Figure::within("idle agent's CPU, 50 containers", "% of a core", share, 0.2),
     ])
 }
@@ -274,17 +294,15 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// User and system time of a process, `/proc/<pid>/stat` fields 14 and 15 in ticks of 10 ms.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+/// User and system time of a process, fields 14 and 15 of its `stat` in ticks of 10 ms.
+fn cpu_seconds(stat: &str) -> Result<f64> {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
     Ok(ticks as f64 / 100.0)
 }
 
-/// What of a process is in memory.
-fn resident_megabytes(pid: u32) -> Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+/// What of a process is in memory, from its `status`.
+fn resident_megabytes(status: &str) -> Result<f64> {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
     let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
     Ok(kilobytes / 1024.0)
