@@ -4,7 +4,7 @@
 //! records what it is told to create, and loaded by us. The two must be equal to the last field. So must the verdicts on
 //! files that are wrong.
 //!
-//! Needs Docker's CLI (written against 28.2.2); the variable `DOCKER` may name it.
+//! Needs Docker's CLI, 28 or newer: the machine's own, the one that `lab install` fetches, or what the variable `DOCKER` names.
 
 // A test's helpers fail as the test does: loudly. Clippy exempts only the functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -164,7 +164,7 @@ async fn deploy(folder: &Path) -> (Output, Created) {
     let created = Arc::new(Mutex::new(Created::new()));
     let listener = UnixListener::bind(&socket).unwrap();
     let engine = tokio::spawn(record(listener, Arc::clone(&created)));
-    let docker = std::env::var_os("DOCKER").unwrap_or_else(|| "docker".into());
+    let docker = swarmkeeper_lab::docker_cli().unwrap_or_else(|error| panic!("{error:#}"));
     let mut command = tokio::process::Command::new(docker);
     command.args(["stack", "deploy", "--resolve-image", "never"]);
     for file in compose_files(folder) {
@@ -179,9 +179,7 @@ async fn deploy(folder: &Path) -> (Output, Created) {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .output()
         .await
-        .unwrap_or_else(|error| {
-            panic!("Docker's CLI cannot be run ({error}): install docker-ce-cli or docker.io, or name it in DOCKER")
-        });
+        .unwrap();
     engine.abort();
     let created = created.lock().unwrap().clone();
     (output, created)

@@ -175,14 +175,15 @@ async fn deploys(world: &World, services: usize, first_goal: f64, unchanged_goal
 /// One deploy: side 0 is Docker's CLI, side 1 ours. Both go through the recorded socket.
 async fn deploy(world: &World, side: usize, file: &Path) -> Result<()> {
     let (program, arguments) = [
-        ("docker", ["stack", "deploy"].as_slice()),
-        (env!("CARGO_BIN_EXE_swarmkeeper"), ["deploy", "--detach"].as_slice()),
-    ][side];
-    let mut command = Command::new(program);
+        (swarmkeeper_lab::docker_cli()?, ["stack", "deploy"].as_slice()),
+        (env!("CARGO_BIN_EXE_swarmkeeper").into(), ["deploy", "--detach"].as_slice()),
+    ][side]
+        .clone();
+    let mut command = Command::new(&program);
     command.args(arguments).arg("--compose-file").arg(file).arg("bench");
     command.env("DOCKER_HOST", world.recorded_engine(1)).env("DOCKER_CONFIG", world.docker_config());
     let output = command.output().await?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}: {}", program.display(), String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

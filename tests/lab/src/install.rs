@@ -1,16 +1,17 @@
 //! What the lab needs on the machine, and getting it.
 //!
-//! Debian's packages, without starting anything they bring; and Consul from bullseye, unpacked into a cache without touching
-//! the machine's sources. What cannot be had is named together with what to do about it.
+//! Debian's packages, without starting anything they bring; and what this release of Debian does not have, unpacked into a cache
+//! without touching the machine's sources: Consul, and a client of Docker that is not older than the tests. What cannot be had is named together with what to do about it.
 
 use crate::command::{output, run};
 use crate::sources::mirrors;
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tokio::process::Command;
 
-/// Where Consul is kept between runs.
+/// Where fetched packages are kept between runs.
 const CACHE: &str = "/var/cache/swarmkeeper-lab";
 /// Asked before services are started or stopped by a package: 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -52,9 +53,13 @@ pub async fn install(say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
         say(&format!("installing {}", packages.join(", ")));
         install_packages(&packages).await?;
     }
-    if std::env::var_os("CONSUL").is_none() && consul_binary().is_err() {
+    if std::env::var_os(CONSUL.variable).is_none() && consul_binary().is_err() {
         say("fetching Consul");
-        fetch_consul().await?;
+        CONSUL.fetch().await?;
+    }
+    if std::env::var_os(DOCKER.variable).is_none() && docker_cli().is_err() {
+        say("fetching a newer client of Docker");
+        DOCKER.fetch().await?;
     }
     check()
 }
@@ -70,22 +75,23 @@ pub(crate) fn check() -> Result<()> {
         );
     }
     consul_binary()?;
-    Ok(())
+    docker_cli().map(drop)
 }
 
 /// The Consul to run: `CONSUL`, or the cache's.
 pub(crate) fn consul_binary() -> Result<PathBuf> {
-    if let Some(binary) = std::env::var_os("CONSUL").map(PathBuf::from) {
-        if !binary.is_file() {
-            bail!("CONSUL names {}, which is no file", binary.display());
-        }
-        return Ok(std::path::absolute(binary)?);
+    CONSUL.binary()
+}
+
+/// The Docker CLI that tests compare us with, at least 28: `DOCKER`, or the machine's own, or the cache's.
+pub fn docker_cli() -> Result<PathBuf> {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
     }
-    let cached = Path::new(CACHE).join("consul/usr/bin/consul");
-    if cached.is_file() {
-        return Ok(cached);
-    }
-    bail!("there is no Consul; run `lab install`, or set CONSUL to a binary")
+    let own = if std::env::var_os(DOCKER.variable).is_none() { own_docker_cli() } else { None };
+    let found = own.map_or_else(|| DOCKER.binary(), Ok)?;
+    Ok(FOUND.get_or_init(|| found).clone())
 }
 
 fn require_root() -> Result<()> {
@@ -197,73 +203,122 @@ impl Drop for Policy {
     }
 }
 
-/// Bullseye's package, checked with Debian's keys, unpacked into the cache.
-async fn fetch_consul() -> Result<()> {
-    if find("apt-get").is_none() || find("dpkg").is_none() {
-        bail!("Consul comes from Debian's bullseye, and this machine has no apt-get; set CONSUL to a binary");
-    }
-    let codename = codename()?;
-    let mirrors = mirrors(&source_texts(), &codename);
-    if mirrors.is_empty() {
-        bail!(
-            "apt's sources name no mirror of Debian {codename}, from which Consul could come; set CONSUL to a binary"
-        );
-    }
-    let mut errors = Vec::new();
-    for mirror in mirrors {
-        match fetch_consul_from(&mirror).await {
-            Ok(()) => return Ok(()),
-            Err(error) => errors.push(format!("{mirror}: {error:#}")),
-        }
-    }
-    bail!("cannot fetch Consul; set CONSUL to a binary\n{}", errors.join("\n"))
+/// A package of another release than the machine's, checked with Debian's keys and unpacked into the cache.
+struct Fetched {
+    package: &'static str,
+    suite: &'static str,
+    /// The program in it.
+    program: &'static str,
+    /// Names another binary instead.
+    variable: &'static str,
 }
 
-async fn fetch_consul_from(mirror: &str) -> Result<()> {
-    let cache = Path::new(CACHE);
-    let scratch = cache.join(format!("fetch-{}", std::process::id()));
-    std::fs::create_dir_all(scratch.join("lists/partial"))
-        .with_context(|| format!("cannot make {}", scratch.display()))?;
-    let fetched = fetch_into(&scratch, mirror).await;
-    if fetched.is_ok() {
-        // Renamed when complete: a killed run leaves no half of it.
-        let target = cache.join("consul");
-        if target.exists() {
-            std::fs::remove_dir_all(&target)?;
+/// Bookworm has none.
+const CONSUL: Fetched = Fetched { package: "consul", suite: "bullseye", program: "usr/bin/consul", variable: "CONSUL" };
+
+/// Bookworm's is of the year 2020 and refuses stack files without a `version`. Sid's runs there.
+const DOCKER: Fetched = Fetched { package: "docker-cli", suite: "sid", program: "usr/bin/docker", variable: "DOCKER" };
+
+/// The first major version of Docker's CLI that tests are written against.
+const DOCKER_MAJOR_MIN: u32 = 28;
+
+impl Fetched {
+    /// What the variable names, or what is in the cache.
+    fn binary(&self) -> Result<PathBuf> {
+        let Self { package, program, variable, .. } = self;
+        if let Some(binary) = std::env::var_os(variable).map(PathBuf::from) {
+            if !binary.is_file() {
+                bail!("{variable} names {}, which is no file", binary.display());
+            }
+            return Ok(std::path::absolute(binary)?);
         }
-        std::fs::rename(scratch.join("root"), target)?;
+        let cached = Path::new(CACHE).join(package).join(program);
+        if cached.is_file() {
+            return Ok(cached);
+        }
+        bail!("there is no {package}; run `lab install`, or set {variable} to a binary")
     }
-    std::fs::remove_dir_all(&scratch)?;
-    fetched
+
+    async fn fetch(&self) -> Result<()> {
+        let Self { package, suite, variable, .. } = self;
+        if find("apt-get").is_none() || find("dpkg").is_none() {
+            bail!("{package} comes from Debian's {suite}, and this machine has no apt-get; set {variable} to a binary");
+        }
+        let codename = codename()?;
+        let mirrors = mirrors(&source_texts(), &codename);
+        if mirrors.is_empty() {
+            bail!(
+                "apt's sources name no mirror of Debian {codename}, from which {package} could come; set {variable} to a binary"
+            );
+        }
+        let mut errors = Vec::new();
+        for mirror in mirrors {
+            match self.fetch_from(&mirror).await {
+                Ok(()) => return Ok(()),
+                Err(error) => errors.push(format!("{mirror}: {error:#}")),
+            }
+        }
+        bail!("cannot fetch {package}; set {variable} to a binary\n{}", errors.join("\n"))
+    }
+
+    async fn fetch_from(&self, mirror: &str) -> Result<()> {
+        let cache = Path::new(CACHE);
+        let scratch = cache.join(format!("fetch-{}", std::process::id()));
+        std::fs::create_dir_all(scratch.join("lists/partial"))
+            .with_context(|| format!("cannot make {}", scratch.display()))?;
+        let fetched = self.fetch_into(&scratch, mirror).await;
+        if fetched.is_ok() {
+            // Renamed when complete: a killed run leaves no half of it.
+            let target = cache.join(self.package);
+            if target.exists() {
+                std::fs::remove_dir_all(&target)?;
+            }
+            std::fs::rename(scratch.join("root"), target)?;
+        }
+        std::fs::remove_dir_all(&scratch)?;
+        fetched
+    }
+
+    async fn fetch_into(&self, scratch: &Path, mirror: &str) -> Result<()> {
+        let signed =
+            if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { "[trusted=yes]".to_owned() };
+        let list = scratch.join("suite.list");
+        std::fs::write(&list, format!("deb {signed} {mirror} {} main\n", self.suite))?;
+        let options = [
+            format!("Dir::Etc::sourcelist={}", list.display()),
+            "Dir::Etc::sourceparts=-".to_owned(),
+            format!("Dir::State::Lists={}", scratch.join("lists").display()),
+            // The machine's own package cache is not for another suite.
+            format!("Dir::Cache::pkgcache={}", scratch.join("pkgcache.bin").display()),
+            format!("Dir::Cache::srcpkgcache={}", scratch.join("srcpkgcache.bin").display()),
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        let apt = |words: &[&str]| {
+            let mut command = Command::new("apt-get");
+            command.current_dir(scratch).arg("-qq").args(options.iter().flat_map(|option| ["-o", option])).args(words);
+            output(command, None)
+        };
+        apt(&["update"]).await?;
+        apt(&["download", self.package]).await?;
+        let package = std::fs::read_dir(scratch)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .context("apt-get downloaded nothing")?;
+        run("dpkg", [Path::new("-x"), &package, &scratch.join("root")]).await.map(drop)
+    }
 }
 
-async fn fetch_into(scratch: &Path, mirror: &str) -> Result<()> {
-    let signed =
-        if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { "[trusted=yes]".to_owned() };
-    let list = scratch.join("bullseye.list");
-    std::fs::write(&list, format!("deb {signed} {mirror} bullseye main\n"))?;
-    let options = [
-        format!("Dir::Etc::sourcelist={}", list.display()),
-        "Dir::Etc::sourceparts=-".to_owned(),
-        format!("Dir::State::Lists={}", scratch.join("lists").display()),
-        // The machine's own package cache is not for bullseye.
-        format!("Dir::Cache::pkgcache={}", scratch.join("pkgcache.bin").display()),
-        format!("Dir::Cache::srcpkgcache={}", scratch.join("srcpkgcache.bin").display()),
-        "APT::Sandbox::User=root".to_owned(),
-    ];
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.current_dir(scratch).arg("-qq").args(options.iter().flat_map(|option| ["-o", option])).args(words);
-        output(command, None)
-    };
-    apt(&["update"]).await?;
-    apt(&["download", "consul"]).await?;
-    let package = std::fs::read_dir(scratch)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded nothing")?;
-    run("dpkg", [Path::new("-x"), &package, &scratch.join("root")]).await.map(drop)
+/// The machine's own Docker CLI, if it is new enough.
+fn own_docker_cli() -> Option<PathBuf> {
+    let program = find("docker")?;
+    let output = std::process::Command::new(&program).arg("--version").output().ok()?;
+    (major_version(&String::from_utf8_lossy(&output.stdout))? >= DOCKER_MAJOR_MIN).then_some(program)
+}
+
+/// Of `Docker version 28.5.2, build 1234567`.
+fn major_version(text: &str) -> Option<u32> {
+    text.strip_prefix("Docker version ")?.split('.').next()?.parse().ok()
 }
 
 fn codename() -> Result<String> {
@@ -279,4 +334,16 @@ fn source_texts() -> Vec<String> {
     }
     paths.sort();
     paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_age_is_known_by_its_major_version() {
+        assert_eq!(major_version("Docker version 20.10.24+dfsg1, build 297e128\n"), Some(20));
+        assert_eq!(major_version("Docker version 28.2.2, build e6534b4\n"), Some(28));
+        assert_eq!(major_version("podman version 5.0\n"), None);
+    }
 }

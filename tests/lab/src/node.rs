@@ -125,7 +125,8 @@ impl Node {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let mut command = Command::new("docker");
+        // What is missing is said when the lab comes up, not here.
+        let mut command = Command::new(install::docker_cli().unwrap_or_else(|_| "docker".into()));
         command
             .arg("--host")
             .arg(format!("unix://{}", socket.display()))
