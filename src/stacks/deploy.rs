@@ -17,6 +17,7 @@ use super::plan::{Input, Mode, Plan, Policy, plan};
 use super::rollout::{Progress, Window, judge};
 use crate::io::swarm::{Error, Swarm};
 use crate::model::{DesiredStack, StackName};
+use crate::spec::ServiceSpec;
 
 /// Between two looks at a rollout.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -75,11 +76,24 @@ pub async fn plan_deploy(
     auth: &Auth<'_>,
     now: OffsetDateTime,
 ) -> Result<Plan, DeployError> {
-    let observed = observe(swarm).await?;
+    // Registries may be asked about everything before it is known what runs, so both go on at once.
+    let (observed, mut images) = tokio::join!(observe(swarm), async {
+        match options.resolve {
+            ResolveImage::Always => resolve(swarm, images_of(desired, |_| true), auth).await,
+            ResolveImage::Changed | ResolveImage::Never => Resolutions::new(),
+        }
+    });
+    let observed = observed?;
     if observed.states.contains_key(&desired.name) && !options.force {
         return Err(DeployError::Managed(desired.name.clone()));
     }
-    let images = resolve(swarm, images_of(desired, &observed, options.resolve), auth).await;
+    if options.resolve == ResolveImage::Changed {
+        let has_changed = |spec: &ServiceSpec| {
+            let live = observed.services.get(&spec.name);
+            live.is_none_or(|live| live_text(&live.spec) != spec.task_template.container_spec.image)
+        };
+        images = resolve(swarm, images_of(desired, has_changed), auth).await;
+    }
     // Swarm cannot change a secret, and to keep quiet about a changed one would be worse than to fail.
     let unrecorded = unrecorded_secrets(desired, ObservedStack { live: None, ..observed.stack(&desired.name) });
     let secrets = compare_secrets(swarm, &observed, unrecorded).await?;
@@ -175,20 +189,9 @@ pub fn plan_file(
     })
 }
 
-fn images_of(desired: &DesiredStack, observed: &Observed, resolve: ResolveImage) -> BTreeSet<String> {
-    let mut texts = BTreeSet::new();
-    for service in desired.objects.services.values() {
-        let text = &service.spec.task_template.container_spec.image;
-        let live = observed.services.get(&service.spec.name);
-        let is_same = live.is_some_and(|live| live_text(&live.spec) == text);
-        let is_asked = match resolve {
-            ResolveImage::Always => true,
-            ResolveImage::Changed => !is_same,
-            ResolveImage::Never => false,
-        };
-        if is_asked && digest(text).is_none() {
-            texts.insert(text.clone());
-        }
-    }
-    texts
+/// The images without a digest of the services that are `asked` about.
+fn images_of(desired: &DesiredStack, asked: impl Fn(&ServiceSpec) -> bool) -> BTreeSet<String> {
+    let specs = desired.objects.services.values().map(|service| &service.spec).filter(|spec| asked(spec));
+    let images = specs.map(|spec| &spec.task_template.container_spec.image);
+    images.filter(|image| digest(image).is_none()).cloned().collect()
 }
