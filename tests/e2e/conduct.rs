@@ -185,3 +185,21 @@ pub async fn what_became_of_a_stack_is_told_once(world: &World) -> Result<()> {
     world.commit("news", &[("compose.yml", Some(&good))]).await?;
     world.reaches("news", "ok", seconds(60)).await
 }
+
+pub async fn the_doctor_finds_every_node_well_and_names_a_rival(world: &World) -> Result<()> {
+    world.settled().await?;
+    let mark = world.mark();
+    for node in 1..=4 {
+        let said = world.keeper_inside(node, &["doctor"]).await?;
+        ensure!(said.code == 0 && said.out.contains("all is well"), "node {node}: {said:?}");
+    }
+    world.no_engine_writes(mark).await?;
+    let (image, rival) = (world.image("1.0.0"), "gliderlabs/registrator:v7");
+    world.docker_on(4, &["tag", &image, rival]).await?;
+    world.docker_on(4, &["run", "-d", "--name", "registrator", rival]).await?;
+    let said = world.keeper_inside(4, &["doctor"]).await;
+    world.docker_on(4, &["rm", "-f", "registrator"]).await?;
+    let said = said?;
+    ensure!(said.out.contains("registrator") && said.out.contains("warn"), "{said:?}");
+    Ok(())
+}

@@ -62,6 +62,7 @@ fn main() {
         conduct::the_brake_holds,
         conduct::drift_is_reported_and_not_corrected,
         conduct::what_became_of_a_stack_is_told_once,
+        conduct::the_doctor_finds_every_node_well_and_names_a_rival,
         conduct::a_paused_stack_stays_paused_when_consul_forgets_everything,
         registering::a_container_is_in_dns_while_it_runs,
         registering::a_healthcheck_decides_what_dns_answers,

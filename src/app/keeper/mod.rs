@@ -360,7 +360,7 @@ impl reconcile::Pass for Keeper {
         let leads = self.parts.leadership.borrow().token();
         let Some(token) = leads else {
             self.refuse_orders();
-            self.memory.gauges.show(&[]);
+            self.forget();
             return After(IDLE);
         };
         // Orders wait as well while our predecessor may still write.

@@ -83,6 +83,12 @@ impl Keeper {
         self.answer(stacks, nodes, vec![problem], answers).await;
     }
 
+    /// What is shown ends with leadership: another leader's stacks go on without us.
+    pub(super) fn forget(&mut self) {
+        self.memory.gauges.show(&[]);
+        self.status.send_replace(nothing_known(&self.parts.cluster));
+    }
+
     async fn answer(&self, stacks: Vec<StackStatus>, nodes: usize, problems: Vec<String>, answers: Answers) {
         let status = self.cluster_status(stacks, nodes, problems).await;
         for (answer, wanted) in answers {

@@ -44,6 +44,14 @@ impl World {
         Ok(said(&output))
     }
 
+    /// Runs a command of ours inside the agent's container on `node`, with the agent's own configuration and secrets.
+    pub async fn keeper_inside(&self, node: usize, args: &[&str]) -> Result<Said> {
+        let agent = self.agent(node).await?;
+        let words = ["exec", &agent, "/swarmkeeper"].into_iter().chain(args.iter().copied());
+        let output = self.node(node).docker_command(words).stdin(Stdio::null()).output().await?;
+        Ok(said(&output))
+    }
+
     pub async fn keeper_ok(&self, args: &[&str]) -> Result<String> {
         let said = self.keeper(args).await?;
         ensure!(said.code == 0, "swarmkeeper {}: {said:?}", args.join(" "));
