@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::deploy::{Update, legacy_restart};
-use super::file::{ComposeFile, lines, unless_blank, unless_empty, with_namespace};
+use super::file::{ComposeFile, lines, unless_blank, unless_empty, with_namespace, without_empty_options};
 use super::files::{self, Kind};
 use super::networks;
 use super::order;
@@ -20,7 +20,7 @@ use crate::spec::{
 /// All objects of the stack. Mistakes go to `ctx`; what is given then is not complete.
 pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, ctx: &Ctx<'_>) -> StackObjects {
     let mut stack = Stack { file, sources: &sources, ctx, networks_used: BTreeSet::new() };
-    let first = order::dependencies(&file.services).unwrap_or_else(|mistakes| {
+    let first = order::dependencies(&file.services, ctx).unwrap_or_else(|mistakes| {
         stack.wrong_all(mistakes);
         BTreeMap::new()
     });
@@ -32,7 +32,8 @@ pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, c
         services.insert(key.clone(), DesiredService { spec, depends_on, replicas_given });
     }
     if file.services.is_empty() {
-        stack.wrong("services", "the stack has no service");
+        let mistake = Mistake { path: "services".to_owned(), message: "the stack has no service".to_owned() };
+        if ctx.lenient() { stack.wrong_all(vec![mistake]) } else { ctx.warnings.add(mistake.into()) }
     }
     let implicit = networks::NetworkDef::default();
     let network = |key: &String| {
@@ -56,9 +57,13 @@ struct Stack<'a> {
 impl Stack<'_> {
     fn service(&mut self, key: &str, service: &Service) -> ServiceSpec {
         let deploy = &service.deploy;
+        if deploy.replicas.is_some() && deploy.mode.starts_with("global") {
+            let message = format!("replicas do not go with the mode {}: remove them", deploy.mode);
+            self.wrong(&format!("services.{key}.deploy"), &message);
+        }
         let mut labels = with_namespace(deploy.labels.clone(), self.ctx);
         labels.insert(LABEL_IMAGE.to_owned(), service.image.clone());
-        let mut ports = service.ports.clone();
+        let mut ports = service.ports.clone().unwrap_or_default();
         ports.sort_by_key(|port| port.published_port);
         let task_template = TaskTemplate {
             container_spec: self.container(key, service),
@@ -66,7 +71,7 @@ impl Stack<'_> {
             restart_policy: self.restart_policy(key, service),
             placement: Some(deploy.placement.clone()),
             networks: unless_empty(self.attachments(key, service)),
-            log_driver: service.logging.clone(),
+            log_driver: service.logging.clone().map(without_empty_options),
             ..TaskTemplate::default()
         };
         let mode = unless_blank(deploy.endpoint_mode.clone()).unwrap_or_default();
@@ -163,7 +168,7 @@ impl Stack<'_> {
 
     fn mounts(&self, service: &Service) -> Vec<Mount> {
         let mut mounts = Vec::new();
-        for volume in service.volumes.iter().chain(&service.tmpfs) {
+        for volume in service.volumes.iter().flatten().chain(&service.tmpfs) {
             match volumes::mount(volume, &self.file.volumes, self.ctx) {
                 Ok(mount) => mounts.push(mount),
                 Err(why) => self.wrong(&volume.path, &why),
@@ -186,7 +191,12 @@ impl Stack<'_> {
     }
 
     fn secrets(&self, service: &Service) -> Vec<SecretReference> {
-        let references = files::references(Kind::Secret, &service.secrets, &self.file.secrets, self.ctx);
+        let references = files::references(
+            Kind::Secret,
+            service.secrets.as_deref().unwrap_or_default(),
+            &self.file.secrets,
+            self.ctx,
+        );
         let references = references.unwrap_or_else(|mistakes| {
             self.wrong_all(mistakes);
             Vec::new()
@@ -198,7 +208,12 @@ impl Stack<'_> {
 
     /// The service's configs and, without a file, the one that holds its credential spec; sorted by name.
     fn configs(&self, service: &Service, credential_config: Option<String>) -> Vec<ConfigReference> {
-        let references = files::references(Kind::Config, &service.configs, &self.file.configs, self.ctx);
+        let references = files::references(
+            Kind::Config,
+            service.configs.as_deref().unwrap_or_default(),
+            &self.file.configs,
+            self.ctx,
+        );
         let references = references.unwrap_or_else(|mistakes| {
             self.wrong_all(mistakes);
             Vec::new()
@@ -300,12 +315,12 @@ fn dns_config(service: &Service) -> Option<DnsConfig> {
 fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
     let normal = |names: &[String]| -> BTreeSet<String> {
         let names = names.iter().map(|name| name.trim().to_uppercase()).filter(|name| !name.is_empty());
-        names.map(|name| if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }).collect()
+        let names: BTreeSet<String> = names
+            .map(|name| if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
+            .collect();
+        if names.contains("ALL") { BTreeSet::from(["ALL".to_owned()]) } else { names }
     };
     let (add, mut drop) = (normal(add), normal(drop));
     drop.retain(|name| !add.contains(name));
-    let collapsed = |names: BTreeSet<String>| {
-        if names.contains("ALL") { vec!["ALL".to_owned()] } else { names.into_iter().collect() }
-    };
-    (collapsed(add), collapsed(drop))
+    (add.into_iter().collect(), drop.into_iter().collect())
 }
