@@ -2,7 +2,8 @@
 //!
 //! Each case (`tests/oracle/case.rs` says how they are written) is deployed by Docker's CLI and by `swarmkeeper deploy` to an
 //! engine that is none, which records what it is told to create. The two must be equal to the last field, and in their order. So
-//! must the verdicts on files that are wrong, and ours say where. No key of the CLI's schema may be without a case.
+//! must the verdicts on files that are wrong, and ours say where. No key of the CLI's schema may be without a case, and none
+//! without effect goes unnamed.
 //!
 //! Needs Docker's CLI (written against 28.2.2); the variable `DOCKER` may name it.
 
@@ -13,6 +14,8 @@
 mod case;
 #[path = "oracle/coverage.rs"]
 mod coverage;
+#[path = "oracle/effects.rs"]
+mod effects;
 #[path = "oracle/engine.rs"]
 mod engine;
 #[path = "oracle/generated.rs"]
@@ -25,6 +28,7 @@ mod schema;
 use case::Case;
 use coverage::Coverage;
 use futures_util::StreamExt as _;
+use swarmkeeper::compose::Mode;
 
 /// What both sides see of the environment.
 const ENVIRONMENT: [(&str, &str); 5] =
@@ -66,6 +70,14 @@ fn our_keys_are_those_of_the_clis_schemas() {
     let (ours, theirs) = (schema::of_ours(), schema::of_the_cli());
     for (minor, theirs) in theirs {
         assert_eq!(ours[&minor], theirs, "3.{minor}");
+    }
+}
+
+#[test]
+fn every_key_without_effect_is_named() {
+    for mode in [Mode::Strict, Mode::Lenient] {
+        let silent: Vec<_> = case::all("same").iter().flat_map(|case| effects::silent_keys(case, mode)).collect();
+        assert!(silent.is_empty(), "{mode:?}: nothing is said of\n{}", silent.join("\n"));
     }
 }
 

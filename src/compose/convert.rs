@@ -13,8 +13,8 @@ use super::volumes;
 use crate::image::ImageRef;
 use crate::model::{DesiredService, Finding, Location, StackObjects, Wanted};
 use crate::spec::{
-    ConfigReference, ContainerSpec, CredentialSpec, DnsConfig, EndpointSpec, Healthcheck, LABEL_IMAGE, Mount,
-    NetworkAttachment, Privileges, RestartPolicy, SecretReference, ServiceSpec, TaskTemplate,
+    ConfigReference, ContainerSpec, CredentialSpec, DnsConfig, EndpointSpec, Healthcheck, LABEL_IMAGE, LABEL_NAMESPACE,
+    Labels, Mount, NetworkAttachment, Privileges, RestartPolicy, SecretReference, ServiceSpec, TaskTemplate,
 };
 
 /// All objects of the stack. Mistakes go to `ctx`; what is given then is not complete.
@@ -32,8 +32,8 @@ pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, c
         services.insert(key.clone(), DesiredService { spec, depends_on, replicas_given });
     }
     if file.services.is_empty() {
-        let mistake = Mistake { path: "services".to_owned(), message: "the stack has no service".to_owned() };
-        if ctx.lenient() { stack.wrong_all(vec![mistake]) } else { ctx.warnings.add(mistake.into()) }
+        let say = if ctx.lenient() { Stack::wrong } else { Stack::remark };
+        say(&stack, "services", "the stack has no service");
     }
     let implicit = networks::NetworkDef::default();
     let network = |key: &String| {
@@ -43,6 +43,7 @@ pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, c
     let networks = stack.networks_used.iter().map(network).collect();
     let secrets = stack.own("secrets", &file.secrets, |key, definition| definition.secret(key, ctx));
     let configs = stack.own("configs", &file.configs, |key, definition| definition.config(key, ctx));
+    stack.name_what_is_unused();
     stack.place_warnings();
     StackObjects { services, networks, secrets, configs, sources }
 }
@@ -61,6 +62,8 @@ impl Stack<'_> {
             let message = format!("replicas do not go with the mode {}: remove them", deploy.mode);
             self.wrong(&format!("services.{key}.deploy"), &message);
         }
+        self.name_own_labels(&format!("services.{key}.deploy.labels"), &deploy.labels);
+        self.name_own_labels(&format!("services.{key}.labels"), &service.labels);
         let mut labels = with_namespace(deploy.labels.clone(), self.ctx);
         labels.insert(LABEL_IMAGE.to_owned(), service.image.clone());
         let mut ports = service.ports.clone().unwrap_or_default();
@@ -89,6 +92,9 @@ impl Stack<'_> {
 
     fn container(&self, key: &str, service: &Service) -> ContainerSpec {
         let (capability_add, capability_drop) = capabilities(&service.cap_add, &service.cap_drop);
+        if capability_drop.len() < capabilities(&[], &service.cap_drop).1.len() {
+            self.remark(&format!("services.{key}.cap_drop"), "what cap_add adds is not dropped");
+        }
         let (credential_spec, credential_config) = self.credential_spec(key, service);
         ContainerSpec {
             image: self.image(key, service),
@@ -142,9 +148,7 @@ impl Stack<'_> {
     fn restart_policy(&self, key: &str, service: &Service) -> Option<RestartPolicy> {
         if let Some(policy) = &service.deploy.restart_policy {
             if !service.restart.is_empty() {
-                let message = "has no effect beside deploy.restart_policy";
-                let remark = Mistake { path: format!("services.{key}.restart"), message: message.to_owned() };
-                self.ctx.warnings.add(remark.into());
+                self.remark(&format!("services.{key}.restart"), "has no effect beside deploy.restart_policy");
             }
             return Some(policy.clone());
         }
@@ -186,6 +190,9 @@ impl Stack<'_> {
         }
         if test.is_some() {
             self.wrong(&format!("services.{key}.healthcheck"), "disable and test contradict each other");
+        }
+        if healthcheck.check != Healthcheck::default() || healthcheck.retries.is_some() {
+            self.remark(&format!("services.{key}.healthcheck"), "disabled as it is, nothing else has an effect");
         }
         Some(Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() })
     }
@@ -269,6 +276,29 @@ impl Stack<'_> {
             }
         }
         objects
+    }
+
+    /// Networks and volumes are made for the services that use them.
+    fn name_what_is_unused(&self) {
+        for key in self.file.networks.keys().filter(|key| !self.networks_used.contains(*key)) {
+            self.remark(&format!("networks.{key}"), "no service joins the network");
+        }
+        let mounts = |service: &Service| service.volumes.clone().unwrap_or_default();
+        let mounted: BTreeSet<_> = self.file.services.values().flat_map(mounts).map(|volume| volume.source).collect();
+        for key in self.file.volumes.keys().filter(|key| !mounted.contains(*key)) {
+            self.remark(&format!("volumes.{key}"), "no service mounts the volume");
+        }
+    }
+
+    /// Names the labels that the stack's own replace.
+    fn name_own_labels(&self, path: &str, labels: &Labels) {
+        for own in [LABEL_NAMESPACE, LABEL_IMAGE].into_iter().filter(|own| labels.contains_key(*own)) {
+            self.remark(&format!("{path}.{own}"), "the stack's own label replaces this one");
+        }
+    }
+
+    fn remark(&self, path: &str, message: &str) {
+        self.ctx.warnings.add(Mistake { path: path.to_owned(), message: message.to_owned() }.into());
     }
 
     fn wrong(&self, path: &str, message: &str) {

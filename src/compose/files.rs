@@ -73,7 +73,11 @@ pub(super) fn read(key: &str, field: &Field<'_, '_>, kind: Kind, ctx: &Ctx<'_>) 
     };
     if kind == Kind::Secret {
         definition.driver = r.take("driver").and_then(|f| ctx.text(&f)).unwrap_or_default();
-        definition.driver_opts = r.take("driver_opts").and_then(|f| ctx.options(&f));
+        let driver_opts = r.take("driver_opts");
+        definition.driver_opts = driver_opts.as_ref().and_then(|f| ctx.options(f));
+        if let Some(options) = driver_opts.filter(|_| definition.driver.is_empty()) {
+            ctx.warn_field(&options, "has no effect without a driver", "");
+        }
     }
     let file = r.take("file");
     let environment = if ctx.lenient() { r.take("environment") } else { None };

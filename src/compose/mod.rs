@@ -18,7 +18,9 @@
 //!
 //! * `depends_on` orders the rollout; the CLI ignores it.
 //! * A `${V:?message}` that fails is an error even if a later substitution succeeds, and its message may hold a `-`.
-//! * Values that the engine would refuse (`mode: ingres`, `condition: sometimes`) are mistakes here, with their place.
+//! * Values that the engine would refuse (`mode: ingres`, `condition: sometimes`) are mistakes here, with their place, and so are
+//!   services that wait for each other (`tests/oracle/stricter` has them all).
+//! * A credential spec may come from a config that has a `name:`; the CLI does not find it.
 //! * [`Mode::Lenient`] accepts what compose-spec files hold today, and `tmpfs:` becomes a mount, which the CLI ignores.
 //!
 //! # Limits

@@ -136,6 +136,7 @@ const SPEC_ONLY: &[Ignored] = &[
     ("profiles", "the service runs always"),
     ("provider", ""),
     ("pull_policy", ""),
+    ("pull_refresh_after", ""),
     ("runtime", ""),
     ("scale", "use deploy.replicas"),
     ("storage_opt", ""),

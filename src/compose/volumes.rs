@@ -7,7 +7,7 @@ use super::files::clean;
 use super::read::{Ctx, Ignored, undeclared};
 use super::units;
 use crate::spec::{BindOptions, Driver, Labels, Mount, TmpfsOptions, VolumeOptions};
-use crate::yaml::Field;
+use crate::yaml::{Field, join};
 
 const PROPAGATIONS: [&str; 6] = ["rprivate", "private", "rshared", "shared", "rslave", "slave"];
 
@@ -117,6 +117,9 @@ fn long(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Option<VolumeUse> {
         volume: r.take("volume").map(|f| volume_options(&f, ctx)),
         tmpfs: r.take("tmpfs").map(|f| tmpfs_options(&f, ctx)),
     };
+    if volume.kind == "volume" && volume.source.is_empty() && volume.volume.is_some() {
+        ctx.warn(&field.node.location, &join(&field.path, "volume"), "has no effect on a volume without a name", "");
+    }
     if volume.target.is_empty() {
         field.wrong("target is missing", "say where in the container it is mounted");
     }

@@ -42,15 +42,15 @@ const SAMPLES: &[(&str, Samples)] = &[
     ("services.*.build", One(&[".", "{context: ., args: [a], cache_from: [b], network: host, further: 1}"])),
     ("services.*.cap_add", List(&["net_admin", "ALL", "CAP_CHOWN", "chown", "' x '"])),
     ("services.*.cap_drop", List(&["all", "chown", "CAP_NET_ADMIN", "MKNOD"])),
-    ("services.*.command", One(&["a 'b c' # d", "[a, b c]", "[]", "\"\"", "'a \"b\\n\" $$x'"])),
+    ("services.*.command", One(&["a 'b c' d", "[a, b c]", "[]", "\"\"", "'a \"b\\n\" $$x'"])),
     ("services.*.entrypoint", One(&["/e \"x\\ny\" 'z'", "[/e]", "[]"])),
     (
         "services.*.configs",
-        List(&["one", "two", "{source: one, target: /x, mode: 0440}", "{source: two, uid: '5', gid: '6'}"]),
+        List(&["one", "two", "{source: one, target: x, mode: 0440}", "{source: two, target: z, uid: '5', gid: '6'}"]),
     ),
     (
         "services.*.secrets",
-        List(&["one", "two", "{source: one, target: y, mode: 256}", "{source: two, uid: '5', gid: '6'}"]),
+        List(&["one", "two", "{source: one, target: y, mode: 256}", "{source: two, target: z, uid: '5', gid: '6'}"]),
     ),
     ("services.*.credential_spec", One(&["{file: f}", "{registry: r}", "{}"])),
     ("services.*.depends_on", List(&["a", "b"])),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use swarmkeeper::compose::{self, Input, Mode, SourceFile};
+use swarmkeeper::compose::{self, Input, Loaded, Mode, SourceFile};
 use swarmkeeper::model::{Findings, StackName, StackObjects, Wanted};
 
 use crate::ENVIRONMENT;
@@ -12,19 +12,23 @@ use crate::engine::Deployed;
 
 /// What we make of `files`, which stand in `folder`.
 pub fn load(files: &[PathBuf], folder: &Path) -> Result<StackObjects, Findings> {
+    load_as(files, folder, Mode::Strict).map(|loaded| loaded.objects)
+}
+
+/// The same, as strict as the mode says, with what there is to remark.
+pub fn load_as(files: &[PathBuf], folder: &Path, mode: Mode) -> Result<Loaded, Findings> {
     let file = |path: &PathBuf| SourceFile {
         name: path.to_str().unwrap().to_owned(),
         text: std::fs::read_to_string(path).unwrap(),
     };
-    let loaded = compose::load(&Input {
+    compose::load(&Input {
         files: &files.iter().map(file).collect::<Vec<_>>(),
         stack: &StackName::new("s").unwrap(),
         environment: &ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         read_file: &|path| Ok(std::fs::read(path).ok()),
         folder: folder.to_str(),
-        mode: Mode::Strict,
-    })?;
-    Ok(loaded.objects)
+        mode,
+    })
 }
 
 /// The names of external objects, by kind.
