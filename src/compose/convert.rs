@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::deploy::{Update, legacy_restart};
-use super::file::{ComposeFile, lines, unless_blank, unless_empty, with_namespace};
+use super::file::{ComposeFile, lines, unless_blank, unless_empty, with_namespace, without_empty_options};
 use super::files::{self, Kind};
 use super::networks;
 use super::order;
@@ -13,14 +13,14 @@ use super::volumes;
 use crate::image::ImageRef;
 use crate::model::{DesiredService, Finding, Location, StackObjects, Wanted};
 use crate::spec::{
-    ConfigReference, ContainerSpec, CredentialSpec, DnsConfig, EndpointSpec, Healthcheck, LABEL_IMAGE, Mount,
-    NetworkAttachment, Privileges, RestartPolicy, SecretReference, ServiceSpec, TaskTemplate,
+    ConfigReference, ContainerSpec, CredentialSpec, DnsConfig, EndpointSpec, Healthcheck, LABEL_IMAGE, LABEL_NAMESPACE,
+    Labels, Mount, NetworkAttachment, Privileges, RestartPolicy, SecretReference, ServiceSpec, TaskTemplate,
 };
 
 /// All objects of the stack. Mistakes go to `ctx`; what is given then is not complete.
 pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, ctx: &Ctx<'_>) -> StackObjects {
     let mut stack = Stack { file, sources: &sources, ctx, networks_used: BTreeSet::new() };
-    let first = order::dependencies(&file.services).unwrap_or_else(|mistakes| {
+    let first = order::dependencies(&file.services, ctx).unwrap_or_else(|mistakes| {
         stack.wrong_all(mistakes);
         BTreeMap::new()
     });
@@ -32,7 +32,8 @@ pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, c
         services.insert(key.clone(), DesiredService { spec, depends_on, replicas_given });
     }
     if file.services.is_empty() {
-        stack.wrong("services", "the stack has no service");
+        let say = if ctx.lenient() { Stack::wrong } else { Stack::remark };
+        say(&stack, "services", "the stack has no service");
     }
     let implicit = networks::NetworkDef::default();
     let network = |key: &String| {
@@ -42,6 +43,7 @@ pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, c
     let networks = stack.networks_used.iter().map(network).collect();
     let secrets = stack.own("secrets", &file.secrets, |key, definition| definition.secret(key, ctx));
     let configs = stack.own("configs", &file.configs, |key, definition| definition.config(key, ctx));
+    stack.name_what_is_unused();
     stack.place_warnings();
     StackObjects { services, networks, secrets, configs, sources }
 }
@@ -56,9 +58,15 @@ struct Stack<'a> {
 impl Stack<'_> {
     fn service(&mut self, key: &str, service: &Service) -> ServiceSpec {
         let deploy = &service.deploy;
+        if deploy.replicas.is_some() && deploy.mode.starts_with("global") {
+            let message = format!("replicas do not go with the mode {}: remove them", deploy.mode);
+            self.wrong(&format!("services.{key}.deploy"), &message);
+        }
+        self.name_own_labels(&format!("services.{key}.deploy.labels"), &deploy.labels);
+        self.name_own_labels(&format!("services.{key}.labels"), &service.labels);
         let mut labels = with_namespace(deploy.labels.clone(), self.ctx);
         labels.insert(LABEL_IMAGE.to_owned(), service.image.clone());
-        let mut ports = service.ports.clone();
+        let mut ports = service.ports.clone().unwrap_or_default();
         ports.sort_by_key(|port| port.published_port);
         let task_template = TaskTemplate {
             container_spec: self.container(key, service),
@@ -66,7 +74,7 @@ impl Stack<'_> {
             restart_policy: self.restart_policy(key, service),
             placement: Some(deploy.placement.clone()),
             networks: unless_empty(self.attachments(key, service)),
-            log_driver: service.logging.clone(),
+            log_driver: service.logging.clone().map(without_empty_options),
             ..TaskTemplate::default()
         };
         let mode = unless_blank(deploy.endpoint_mode.clone()).unwrap_or_default();
@@ -84,6 +92,9 @@ impl Stack<'_> {
 
     fn container(&self, key: &str, service: &Service) -> ContainerSpec {
         let (capability_add, capability_drop) = capabilities(&service.cap_add, &service.cap_drop);
+        if capability_drop.len() < capabilities(&[], &service.cap_drop).1.len() {
+            self.remark(&format!("services.{key}.cap_drop"), "what cap_add adds is not dropped");
+        }
         let (credential_spec, credential_config) = self.credential_spec(key, service);
         ContainerSpec {
             image: self.image(key, service),
@@ -137,9 +148,7 @@ impl Stack<'_> {
     fn restart_policy(&self, key: &str, service: &Service) -> Option<RestartPolicy> {
         if let Some(policy) = &service.deploy.restart_policy {
             if !service.restart.is_empty() {
-                let message = "has no effect beside deploy.restart_policy";
-                let remark = Mistake { path: format!("services.{key}.restart"), message: message.to_owned() };
-                self.ctx.warnings.add(remark.into());
+                self.remark(&format!("services.{key}.restart"), "has no effect beside deploy.restart_policy");
             }
             return Some(policy.clone());
         }
@@ -163,7 +172,7 @@ impl Stack<'_> {
 
     fn mounts(&self, service: &Service) -> Vec<Mount> {
         let mut mounts = Vec::new();
-        for volume in service.volumes.iter().chain(&service.tmpfs) {
+        for volume in service.volumes.iter().flatten().chain(&service.tmpfs) {
             match volumes::mount(volume, &self.file.volumes, self.ctx) {
                 Ok(mount) => mounts.push(mount),
                 Err(why) => self.wrong(&volume.path, &why),
@@ -182,11 +191,19 @@ impl Stack<'_> {
         if test.is_some() {
             self.wrong(&format!("services.{key}.healthcheck"), "disable and test contradict each other");
         }
+        if healthcheck.check != Healthcheck::default() || healthcheck.retries.is_some() {
+            self.remark(&format!("services.{key}.healthcheck"), "disabled as it is, nothing else has an effect");
+        }
         Some(Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() })
     }
 
     fn secrets(&self, service: &Service) -> Vec<SecretReference> {
-        let references = files::references(Kind::Secret, &service.secrets, &self.file.secrets, self.ctx);
+        let references = files::references(
+            Kind::Secret,
+            service.secrets.as_deref().unwrap_or_default(),
+            &self.file.secrets,
+            self.ctx,
+        );
         let references = references.unwrap_or_else(|mistakes| {
             self.wrong_all(mistakes);
             Vec::new()
@@ -198,7 +215,12 @@ impl Stack<'_> {
 
     /// The service's configs and, without a file, the one that holds its credential spec; sorted by name.
     fn configs(&self, service: &Service, credential_config: Option<String>) -> Vec<ConfigReference> {
-        let references = files::references(Kind::Config, &service.configs, &self.file.configs, self.ctx);
+        let references = files::references(
+            Kind::Config,
+            service.configs.as_deref().unwrap_or_default(),
+            &self.file.configs,
+            self.ctx,
+        );
         let references = references.unwrap_or_else(|mistakes| {
             self.wrong_all(mistakes);
             Vec::new()
@@ -256,6 +278,29 @@ impl Stack<'_> {
         objects
     }
 
+    /// Networks and volumes are made for the services that use them.
+    fn name_what_is_unused(&self) {
+        for key in self.file.networks.keys().filter(|key| !self.networks_used.contains(*key)) {
+            self.remark(&format!("networks.{key}"), "no service joins the network");
+        }
+        let mounts = |service: &Service| service.volumes.clone().unwrap_or_default();
+        let mounted: BTreeSet<_> = self.file.services.values().flat_map(mounts).map(|volume| volume.source).collect();
+        for key in self.file.volumes.keys().filter(|key| !mounted.contains(*key)) {
+            self.remark(&format!("volumes.{key}"), "no service mounts the volume");
+        }
+    }
+
+    /// Names the labels that the stack's own replace.
+    fn name_own_labels(&self, path: &str, labels: &Labels) {
+        for own in [LABEL_NAMESPACE, LABEL_IMAGE].into_iter().filter(|own| labels.contains_key(*own)) {
+            self.remark(&format!("{path}.{own}"), "the stack's own label replaces this one");
+        }
+    }
+
+    fn remark(&self, path: &str, message: &str) {
+        self.ctx.warnings.add(Mistake { path: path.to_owned(), message: message.to_owned() }.into());
+    }
+
     fn wrong(&self, path: &str, message: &str) {
         let mistake = Mistake { path: path.to_owned(), message: message.to_owned() };
         self.ctx.problems.add(Finding { location: self.place(path), ..mistake.into() });
@@ -300,12 +345,12 @@ fn dns_config(service: &Service) -> Option<DnsConfig> {
 fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
     let normal = |names: &[String]| -> BTreeSet<String> {
         let names = names.iter().map(|name| name.trim().to_uppercase()).filter(|name| !name.is_empty());
-        names.map(|name| if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }).collect()
+        let names: BTreeSet<String> = names
+            .map(|name| if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
+            .collect();
+        if names.contains("ALL") { BTreeSet::from(["ALL".to_owned()]) } else { names }
     };
     let (add, mut drop) = (normal(add), normal(drop));
     drop.retain(|name| !add.contains(name));
-    let collapsed = |names: BTreeSet<String>| {
-        if names.contains("ALL") { vec!["ALL".to_owned()] } else { names.into_iter().collect() }
-    };
-    (collapsed(add), collapsed(drop))
+    (add.into_iter().collect(), drop.into_iter().collect())
 }

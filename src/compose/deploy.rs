@@ -1,7 +1,7 @@
 //! `deploy`, and the old `restart`.
 
 use super::file::unless_empty;
-use super::read::{Ctx, Extensions, duration};
+use super::read::{Ctx, duration};
 use crate::spec::{
     DiscreteResource, Empty, GenericResource, Labels, Placement, PlacementPreference, Replicated, ReplicatedJob,
     ResourceRequirements, Resources, RestartPolicy, ServiceMode, SpreadOver, UpdateConfig,
@@ -49,10 +49,7 @@ pub(super) fn read(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Deploy {
         reservations,
         endpoint_mode: r.take("endpoint_mode").and_then(|f| endpoint_mode(&f, ctx)).unwrap_or_default(),
     };
-    if deploy.replicas.is_some() && deploy.mode.starts_with("global") {
-        field.wrong(format!("replicas do not go with the mode {}", deploy.mode), "remove replicas");
-    }
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     deploy
 }
 
@@ -76,7 +73,7 @@ fn update(mut r: MapReader<'_, '_>, ctx: &Ctx<'_>) -> Update {
         order: r.take("order").and_then(|f| ctx.word(&f, &["start-first", "stop-first"])).unwrap_or_default(),
         ..UpdateConfig::default()
     };
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     Update { parallelism, config }
 }
 
@@ -89,7 +86,7 @@ fn restart_policy(mut r: MapReader<'_, '_>, ctx: &Ctx<'_>) -> RestartPolicy {
         window: r.take("window").and_then(|f| duration(&f)),
         ..RestartPolicy::default()
     };
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     policy
 }
 
@@ -99,7 +96,7 @@ fn placement(mut r: MapReader<'_, '_>, ctx: &Ctx<'_>) -> Placement {
     let spread = |item: &Field<'_, '_>| {
         let mut r = item.map();
         let spread_descriptor = r.take("spread").and_then(|f| ctx.text(&f)).unwrap_or_default();
-        ctx.finish(r, &[], &[], Extensions::Refused);
+        ctx.finish(r, &[], &[]);
         let spread = SpreadOver { spread_descriptor, ..SpreadOver::default() };
         PlacementPreference { spread: Some(spread), ..PlacementPreference::default() }
     };
@@ -109,7 +106,7 @@ fn placement(mut r: MapReader<'_, '_>, ctx: &Ctx<'_>) -> Placement {
         max_replicas: r.take("max_replicas_per_node").and_then(|f| ctx.number(&f)).unwrap_or_default(),
         ..Placement::default()
     };
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     placement
 }
 
@@ -118,18 +115,18 @@ fn resources(mut r: MapReader<'_, '_>, ctx: &Ctx<'_>) -> (Option<Resources>, Opt
     let limits = r.map("limits").map(|mut r| {
         let (nano_cpus, memory_bytes) = amounts(&mut r, ctx);
         let pids = r.take("pids").and_then(|f| ctx.number(&f)).unwrap_or_default();
-        ctx.finish(r, &[], &[], Extensions::Refused);
+        ctx.finish(r, &[], &[]);
         Resources { nano_cpus, memory_bytes, pids, ..Resources::default() }
     });
     let reservations = r.map("reservations").map(|mut r| {
         let (nano_cpus, memory_bytes) = amounts(&mut r, ctx);
         let generic = r.take("generic_resources").map(|f| generic_resources(&f, ctx)).unwrap_or_default();
         let devices = "use generic_resources, and declare them on the engines";
-        ctx.finish(r, &[], &[("devices", devices), ("pids", "")], Extensions::Refused);
+        ctx.finish(r, &[], &[("devices", devices), ("pids", "")]);
         let generic_resources = unless_empty(generic);
         Resources { nano_cpus, memory_bytes, generic_resources, ..Resources::default() }
     });
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     (limits, reservations)
 }
 
@@ -144,11 +141,11 @@ fn generic_resources(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Vec<GenericResourc
         let mut r = item.map();
         let discrete = r.map("discrete_resource_spec").map(|mut r| {
             let kind = r.take("kind").and_then(|f| ctx.text(&f)).unwrap_or_default();
-            let value = r.take("value").and_then(|f| ctx.number(&f)).unwrap_or_default();
-            ctx.finish(r, &[], &[], Extensions::Refused);
+            let value = r.take("value").and_then(|f| ctx.cut_number(&f)).unwrap_or_default();
+            ctx.finish(r, &[], &[]);
             DiscreteResource { kind, value, ..DiscreteResource::default() }
         });
-        ctx.finish(r, &[], &[], Extensions::Refused);
+        ctx.finish(r, &[], &[]);
         GenericResource { discrete_resource_spec: discrete, ..GenericResource::default() }
     };
     field.items("a list of maps").unwrap_or_default().iter().map(resource).collect()
@@ -199,12 +196,11 @@ pub(super) fn legacy_restart(restart: &str) -> Result<Option<RestartPolicy>, Str
         }
         None => (restart, None),
     };
-    let condition = match name {
+    let (condition, max_attempts) = match name {
         "" | "no" => return Ok(None),
-        "always" | "unless-stopped" => "any",
-        "on-failure" => "on-failure",
+        "always" | "unless-stopped" => ("any", None),
+        "on-failure" => ("on-failure", Some(attempts.unwrap_or_default())),
         _ => return Err(format!("found {name:?}, accepted: no, always, unless-stopped, on-failure[:N]")),
     };
-    let max_attempts = attempts.filter(|&attempts| attempts > 0);
     Ok(Some(RestartPolicy { condition: condition.to_owned(), max_attempts, ..RestartPolicy::default() }))
 }

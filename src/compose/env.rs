@@ -4,7 +4,7 @@
 //! is declared there, as `docker stack deploy` does.
 
 use super::files::{self, read_file};
-use super::read::{Ctx, Extensions, Mapping};
+use super::read::{Ctx, Mapping};
 use crate::model::{Finding, Location};
 use crate::yaml::{Field, MapReader};
 
@@ -46,7 +46,7 @@ fn env_files(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Vec<Mapping> {
         let required = r.take("required").and_then(|f| ctx.flag(&f)).unwrap_or(true);
         files.extend(r.required("path").and_then(|path| env_file(&path, required, ctx)));
         let raw = "lines are taken as they are, quotes too";
-        ctx.finish(r, &[], &[("format", raw)], Extensions::Refused);
+        ctx.finish(r, &[], &[("format", raw)]);
     }
     files
 }

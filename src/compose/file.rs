@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::networks::{self, NetworkDef};
-use super::read::{Ctx, Extensions, Ignored};
+use super::read::{Ctx, Ignored};
 use super::services::{self, Service};
 use super::volumes::{self, VolumeDef};
 use super::{
     files::{self, FileDef},
     read::Mapping,
 };
-use crate::spec::Labels;
+use crate::spec::{Driver, Labels};
 use crate::yaml::{Field, MapReader, Node};
 
 /// One file, or several merged.
@@ -34,28 +34,31 @@ pub(super) fn read(node: &Node, ctx: &Ctx<'_>) -> ComposeFile {
     }
     let mut root = MapReader::new(node, "", &ctx.problems);
     root.know(["version"]);
-    if let Some(include) = root.take("include") {
+    if ctx.lenient()
+        && let Some(include) = root.take("include")
+    {
         include.wrong("include is not supported", "name all files, or merge them");
     }
     let file = ComposeFile {
-        services: section(&mut root, "services", |_, field| services::read(field, ctx)),
-        networks: section(&mut root, "networks", |key, field| networks::read(key, field, ctx)),
-        volumes: section(&mut root, "volumes", |key, field| volumes::read(key, field, ctx)),
-        secrets: section(&mut root, "secrets", |key, field| files::read(key, field, files::Kind::Secret, ctx)),
-        configs: section(&mut root, "configs", |key, field| files::read(key, field, files::Kind::Config, ctx)),
+        services: section(&mut root, "services", ctx, |_, field| services::read(field, ctx)),
+        networks: section(&mut root, "networks", ctx, |key, field| networks::read(key, field, ctx)),
+        volumes: section(&mut root, "volumes", ctx, |key, field| volumes::read(key, field, ctx)),
+        secrets: section(&mut root, "secrets", ctx, |key, field| files::read(key, field, files::Kind::Secret, ctx)),
+        configs: section(&mut root, "configs", ctx, |key, field| files::read(key, field, files::Kind::Config, ctx)),
     };
-    ctx.finish(root, &[], IGNORED_BY_LENIENT, Extensions::Allowed);
+    ctx.finish(root, &[], IGNORED_BY_LENIENT);
     file
 }
 
 fn section<'n, 'p, T>(
     root: &mut MapReader<'n, 'p>,
     key: &'static str,
+    ctx: &Ctx<'_>,
     read: impl Fn(&str, &Field<'n, 'p>) -> T,
 ) -> BTreeMap<String, T> {
     let entries = root.take(key).and_then(|field| field.entries("a map")).unwrap_or_default();
-    // `x-*` is anybody's own, between networks as between keys.
-    let own = entries.iter().filter(|(entry, _)| !entry.key.starts_with("x-"));
+    // Leniently, `x-*` is anybody's own, between networks as between keys; for the CLI it is a name as any other.
+    let own = entries.iter().filter(|(entry, _)| !ctx.lenient() || !entry.key.starts_with("x-"));
     own.map(|(entry, field)| (entry.key.clone(), read(&entry.key, field))).collect()
 }
 
@@ -79,7 +82,7 @@ pub(super) fn naming(reader: &mut MapReader<'_, '_>, key: &str, ctx: &Ctx<'_>) -
     }
     let mut old = external.map();
     let old_name = old.take("name").and_then(|field| ctx.text(&field)).unwrap_or_default();
-    old.finish();
+    ctx.finish(old, &[], &[]);
     if !old_name.is_empty() && !name.is_empty() {
         external.wrong("external.name and name say two names", "keep name");
     }
@@ -99,6 +102,11 @@ pub(super) fn with_namespace(mut labels: Labels, ctx: &Ctx<'_>) -> Labels {
 /// None for an empty list, as Go's `omitempty` leaves it out.
 pub(super) fn unless_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     if list.is_empty() { None } else { Some(list) }
+}
+
+/// No options instead of empty ones, as Go's `omitempty` leaves them out; merging still told them apart.
+pub(super) fn without_empty_options(driver: Driver) -> Driver {
+    Driver { options: driver.options.filter(|options| !options.is_empty()), ..driver }
 }
 
 /// None for an empty text, as Go's `omitempty` leaves it out.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::file::{Naming, naming, with_namespace};
-use super::read::{Ctx, Extensions, Mistake, undeclared};
+use super::file::{Naming, naming, with_namespace, without_empty_options};
+use super::read::{Ctx, Mistake, undeclared};
 use crate::model::{Sensitive, Wanted};
 use crate::spec::{ConfigSpec, Driver, FileTarget, Labels, SecretSpec};
 use crate::yaml::Field;
@@ -73,7 +73,11 @@ pub(super) fn read(key: &str, field: &Field<'_, '_>, kind: Kind, ctx: &Ctx<'_>) 
     };
     if kind == Kind::Secret {
         definition.driver = r.take("driver").and_then(|f| ctx.text(&f)).unwrap_or_default();
-        definition.driver_opts = r.take("driver_opts").and_then(|f| ctx.options(&f));
+        let driver_opts = r.take("driver_opts");
+        definition.driver_opts = driver_opts.as_ref().and_then(|f| ctx.options(f));
+        if let Some(options) = driver_opts.filter(|_| definition.driver.is_empty()) {
+            ctx.warn_field(&options, "has no effect without a driver", "");
+        }
     }
     let file = r.take("file");
     let environment = if ctx.lenient() { r.take("environment") } else { None };
@@ -94,7 +98,7 @@ pub(super) fn read(key: &str, field: &Field<'_, '_>, kind: Kind, ctx: &Ctx<'_>) 
     } else if let Some(inline) = inline {
         definition.content = ctx.text(&inline).map_or(Content::Absent, |text| given(text.into_bytes()));
     }
-    ctx.finish(r, &[], &[], Extensions::Allowed);
+    ctx.finish(r, &[], &[]);
     definition
 }
 
@@ -182,7 +186,7 @@ pub(super) fn read_uses(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Vec<FileUse> {
             gid: r.take("gid").and_then(|f| ctx.text(&f)).unwrap_or_default(),
             mode: r.take("mode").and_then(|f| mode(&f, ctx)),
         });
-        ctx.finish(r, &[], &[], Extensions::Refused);
+        ctx.finish(r, &[], &[]);
     }
     uses
 }
@@ -197,7 +201,7 @@ fn mode(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Option<u32> {
             }
             mode
         }
-        _ => ctx.number(field),
+        _ => ctx.cut_number(field),
     }
 }
 
@@ -251,7 +255,7 @@ impl FileDef {
         let spec = SecretSpec {
             name,
             labels: Some(with_namespace(self.labels.clone(), ctx)),
-            driver: (!self.driver.is_empty()).then(driver),
+            driver: (!self.driver.is_empty()).then(driver).map(without_empty_options),
             templating: self.templating(),
             data: self.data(Kind::Secret)?,
             ..SecretSpec::default()

@@ -17,6 +17,8 @@ pub(super) fn tree(node: &Node, ctx: &Ctx<'_>) -> Node {
 
 fn walk<'n>(node: &'n Node, keys: &mut Vec<&'n str>, path: &str, ctx: &Ctx<'_>) -> Node {
     let value = match &node.value {
+        // The version decides how the rest is read, and so comes first.
+        Value::String(_) if *keys == ["version"] => return node.clone(),
         Value::String(text) => return scalar(node, text, keys, path, ctx),
         Value::Seq(items) => {
             keys.push("[]");

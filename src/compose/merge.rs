@@ -2,7 +2,8 @@
 //!
 //! * services merge key by key; top-level networks, volumes, secrets and configs are replaced whole
 //! * maps merge; a command or an entrypoint is replaced if it is not empty; other lists append
-//! * ports are keyed by published port, volumes by target, secrets and configs by source, each sorted by its key
+//! * ports are keyed by published port, volumes by target, secrets and configs by source, each sorted by its key; but where
+//!   the files before have no such list at all, it stays as it is
 //! * a zero value (empty text, `false`, `0s`) overrides nothing, except `replicas`, `parallelism`, `max_attempts` and `retries`
 //!
 //! Where these rules lose something that a reader of both files would not expect to lose, a warning says so.
@@ -94,8 +95,9 @@ fn appended<T>(mut base: Vec<T>, over: Vec<T>) -> Vec<T> {
     base
 }
 
+/// An empty list over none is none.
 fn appended_if_given<T>(base: Option<Vec<T>>, over: Option<Vec<T>>) -> Option<Vec<T>> {
-    both(base, over, appended)
+    both(base, over.filter(|over| !over.is_empty()), appended)
 }
 
 fn map<T>(mut base: BTreeMap<String, T>, over: BTreeMap<String, T>) -> BTreeMap<String, T> {
@@ -134,13 +136,21 @@ fn environment(mut base: Mapping, over: Mapping) -> Mapping {
     base
 }
 
-/// The later of two with the same key, sorted by key.
-fn keyed<T, K: Ord>(base: Vec<T>, over: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
-    let by_key: BTreeMap<K, T> = base.into_iter().chain(over).map(|item| (key(&item), item)).collect();
-    by_key.into_values().collect()
+/// The later of two with the same key, sorted by key; a list over none stays as it is.
+fn keyed<T, K: Ord>(base: Option<Vec<T>>, over: Option<Vec<T>>, key: impl Fn(&T) -> K) -> Option<Vec<T>> {
+    let Some(base) = base else { return over.filter(|over| !over.is_empty()) };
+    let items = base.into_iter().chain(over.into_iter().flatten());
+    let by_key: BTreeMap<K, T> = items.map(|item| (key(&item), item)).collect();
+    Some(by_key.into_values().collect())
 }
 
-fn ports(base: Vec<PortConfig>, over: Vec<PortConfig>, warn: &impl Fn(&str, String, &str)) -> Vec<PortConfig> {
+fn ports(
+    base: Option<Vec<PortConfig>>,
+    over: Option<Vec<PortConfig>>,
+    warn: &impl Fn(&str, String, &str),
+) -> Option<Vec<PortConfig>> {
+    let Some(base) = base else { return over.filter(|over| !over.is_empty()) };
+    let over = over.unwrap_or_default();
     let mut by_published: BTreeMap<u32, PortConfig> = BTreeMap::new();
     for (overriding, port) in
         base.into_iter().map(|port| (false, port)).chain(over.into_iter().map(|port| (true, port)))
@@ -155,7 +165,7 @@ fn ports(base: Vec<PortConfig>, over: Vec<PortConfig>, warn: &impl Fn(&str, Stri
             warn("ports", message, "write all ports in one file and merge none into this service");
         }
     }
-    by_published.into_values().collect()
+    Some(by_published.into_values().collect())
 }
 
 fn healthcheck(base: HealthcheckDef, over: HealthcheckDef, warn: &impl Fn(&str, String, &str)) -> HealthcheckDef {

@@ -16,10 +16,12 @@
 //!
 //! # Where we differ from the CLI on purpose
 //!
-//! * `tmpfs:` becomes a mount, `depends_on` orders the rollout; the CLI ignores both.
+//! * `depends_on` orders the rollout; the CLI ignores it.
 //! * A `${V:?message}` that fails is an error even if a later substitution succeeds, and its message may hold a `-`.
-//! * Values that the engine would refuse (`mode: ingres`, `condition: sometimes`) are mistakes here, with their place.
-//! * [`Mode::Lenient`] accepts what compose-spec files hold today.
+//! * Values that the engine would refuse (`mode: ingres`, `condition: sometimes`) are mistakes here, with their place, and so are
+//!   services that wait for each other (`tests/oracle/stricter` has them all).
+//! * A credential spec may come from a config that has a `name:`; the CLI does not find it.
+//! * [`Mode::Lenient`] accepts what compose-spec files hold today, and `tmpfs:` becomes a mount, which the CLI ignores.
 //!
 //! # Limits
 //!
@@ -31,6 +33,7 @@ mod env;
 mod file;
 mod files;
 mod interpolate;
+mod keys;
 mod merge;
 mod networks;
 mod order;
@@ -49,6 +52,7 @@ use crate::yaml::{self, Node, join};
 use read::Ctx;
 
 pub use files::FILE_BYTES_MAX;
+pub use keys::{SECTIONS, Section};
 pub use ports::PORTS_MAX;
 
 /// Reads a file that a compose file names: none if there is no such file, an error if it may not or cannot be read.
@@ -102,6 +106,7 @@ pub struct Loaded {
 /// Loads a stack, or says everything that is wrong with it.
 pub fn load(input: &Input<'_>) -> Result<Loaded, Findings> {
     let ctx = Ctx::new(input);
+    let mut unreadable = false;
     let mut sources = BTreeMap::new();
     let mut merged: Option<file::ComposeFile> = None;
     let mut version = None;
@@ -110,6 +115,7 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Findings> {
             Ok(node) => interpolate::tree(&node, &ctx),
             Err(findings) => {
                 ctx.problems.extend(findings);
+                unreadable = true;
                 continue;
             }
         };
@@ -128,6 +134,10 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Findings> {
             message: "no compose file is given".to_owned(),
             mend: String::new(),
         });
+    }
+    // What an unreadable file says is missing now, and would only give rise to mistakes that are none.
+    if unreadable {
+        return ctx.into_result(StackObjects::default());
     }
     let objects = convert::objects(&merged.unwrap_or_default(), sources, &ctx);
     ctx.into_result(objects)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::file::{Naming, naming, unless_empty, with_namespace};
-use super::read::{Ctx, Extensions, Ignored, Mistake, undeclared};
+use super::read::{Ctx, Ignored, Mistake, undeclared};
 use crate::model::Wanted;
 use crate::spec::{Ipam, IpamConfig, Labels, NetworkAttachment, NetworkSpec};
 use crate::yaml::{Field, MapReader};
@@ -44,7 +44,7 @@ pub(super) fn read(key: &str, field: &Field<'_, '_>, ctx: &Ctx<'_>) -> NetworkDe
         attachable: r.take("attachable").and_then(|f| ctx.flag(&f)).unwrap_or_default(),
         labels: r.take("labels").and_then(|f| ctx.labels(&f)).unwrap_or_default(),
     };
-    ctx.finish(r, &[], &[("enable_ipv4", ""), ("enable_ipv6", "")], Extensions::Allowed);
+    ctx.finish(r, &[], &[("enable_ipv4", ""), ("enable_ipv6", "")]);
     network
 }
 
@@ -55,12 +55,12 @@ fn ipam(mut r: MapReader<'_, '_>, ctx: &Ctx<'_>) -> Option<Ipam> {
         let mut r = item.map();
         let subnet = r.take("subnet").and_then(|f| ctx.text(&f)).unwrap_or_default();
         let spec_only: [Ignored; 3] = [("gateway", ""), ("ip_range", ""), ("aux_addresses", "")];
-        ctx.finish(r, &[], &spec_only, Extensions::Refused);
+        ctx.finish(r, &[], &spec_only);
         IpamConfig { subnet, ..IpamConfig::default() }
     };
     let config = r.take("config").and_then(|f| f.items("a list of maps")).unwrap_or_default();
     let config: Vec<_> = config.iter().map(subnet).collect();
-    ctx.finish(r, &[], &[("options", "")], Extensions::Refused);
+    ctx.finish(r, &[], &[("options", "")]);
     if driver.is_empty() && config.is_empty() {
         return None;
     }
@@ -89,7 +89,7 @@ pub(super) fn read_uses(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> BTreeMap<String
                 ("mac_address", ""),
                 ("priority", ""),
             ];
-            ctx.finish(r, &ignored, &spec_only, Extensions::Refused);
+            ctx.finish(r, &ignored, &spec_only);
             network
         });
         uses.insert(entry.key.clone(), network);

@@ -1,13 +1,14 @@
-//! `depends_on`: every service named is there, and nothing waits for itself.
+//! `depends_on`: every service named is there (strictly, that is a remark only), and nothing waits for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::read::{Mistake, undeclared};
+use super::read::{Ctx, Mistake, undeclared};
 use super::services::Service;
 
 /// What goes first, by service; or the mistakes, by path.
 pub(super) fn dependencies(
     services: &BTreeMap<String, Service>,
+    ctx: &Ctx<'_>,
 ) -> Result<BTreeMap<String, Vec<String>>, Vec<Mistake>> {
     let (mut graph, mut mistakes) = (BTreeMap::new(), Vec::new());
     for (key, service) in services {
@@ -18,7 +19,13 @@ pub(super) fn dependencies(
                 first.push(dependency.service.clone());
             } else if !known && dependency.required {
                 let message = undeclared("service", &dependency.service, services.keys());
-                mistakes.push(Mistake { path: format!("services.{key}.depends_on"), message });
+                let mistake = Mistake { path: format!("services.{key}.depends_on"), message };
+                // `docker stack deploy` does not look at the key at all.
+                if ctx.lenient() {
+                    mistakes.push(mistake);
+                } else {
+                    ctx.warnings.add(mistake.into());
+                }
             }
         }
         graph.insert(key.clone(), first);

@@ -1,6 +1,6 @@
 //! `ports`: the short form as docker/go-connections reads it, and the long form.
 
-use super::read::{Ctx, Extensions};
+use super::read::Ctx;
 use crate::spec::PortConfig;
 use crate::yaml::{Field, Value};
 
@@ -37,7 +37,7 @@ fn long(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> PortConfig {
         ..PortConfig::default()
     };
     let spec_only = [("name", ""), ("host_ip", "a published port listens on all addresses"), ("app_protocol", "")];
-    ctx.finish(r, &[], &spec_only, Extensions::Refused);
+    ctx.finish(r, &[], &spec_only);
     port
 }
 

@@ -55,27 +55,24 @@ impl<'a> Ctx<'a> {
         self.warn(&field.node.location, &field.path, message, mend);
     }
 
-    /// Names the keys that have no effect and refuses those that nobody knows.
+    /// Names the keys that have no effect.
     ///
-    /// `ignored` are known to `docker stack deploy`, `spec_only` to the compose-spec only. `x-*` is everybody's own: strictly, where
-    /// `extensions` says so; leniently, anywhere.
-    pub fn finish(
-        &self,
-        mut reader: MapReader<'_, '_>,
-        ignored: &[Ignored],
-        spec_only: &[Ignored],
-        extensions: Extensions,
-    ) {
+    /// `ignored` are known to `docker stack deploy`, `spec_only` to the compose-spec only. Strictly, `schema` has refused what
+    /// nobody knows, and what is left may stand there; leniently it is refused here, but for `x-*`, which is everybody's own.
+    pub fn finish(&self, mut reader: MapReader<'_, '_>, ignored: &[Ignored], spec_only: &[Ignored]) {
         let spec_only = if self.lenient() { spec_only } else { &[] };
         let known = || ignored.iter().chain(spec_only);
         for entry in reader.rest() {
-            if let Some((_, why)) = known().find(|(key, _)| *key == entry.key) {
-                self.without_effect(entry, &reader, why);
+            match known().find(|(key, _)| *key == entry.key) {
+                Some((_, why)) => self.without_effect(entry, &reader, why),
+                None if self.lenient() || entry.key.starts_with("x-") => {}
+                None => self.without_effect(entry, &reader, ""),
             }
         }
-        reader.know(known().map(|(key, _)| *key));
-        let extensions = self.lenient() || extensions == Extensions::Allowed;
-        reader.finish_except(|key| extensions && key.starts_with("x-"));
+        if self.lenient() {
+            reader.know(known().map(|(key, _)| *key));
+            reader.finish_except(|key| key.starts_with("x-"));
+        }
     }
 
     fn without_effect(&self, entry: &Entry, reader: &MapReader<'_, '_>, why: &str) {
@@ -120,6 +117,14 @@ impl<'a> Ctx<'a> {
             field.wrong(format!("the number {whole} is out of range"), "");
         }
         number
+    }
+
+    /// A whole number; a fraction is cut off, as the CLI does where its schema says "number".
+    pub fn cut_number<T: TryFrom<i128>>(&self, field: &Field<'_, '_>) -> Option<T> {
+        let Value::Float(f) = field.node.value else { return self.number(field) };
+        let Some(cut) = whole(f.trunc()).filter(|_| f > 0.0 && f.fract() != 0.0) else { return self.number(field) };
+        self.warn_field(field, format!("the fraction is cut off: {cut}"), "write a whole number");
+        T::try_from(cut).ok()
     }
 
     /// A ratio between 0 and 1.
@@ -258,13 +263,6 @@ pub(super) fn duration(field: &Field<'_, '_>) -> Option<i64> {
         field.wrong(format!("{text:?} is no duration"), mend);
     }
     nanos
-}
-
-/// May `x-*` keys stand here under the version 3 schema?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extensions {
-    Allowed,
-    Refused,
 }
 
 /// That a name is not declared, and which one may be meant.

@@ -7,7 +7,7 @@ use super::env;
 use super::files::{self, FileUse};
 use super::networks::{self, NetworkUse};
 use super::ports;
-use super::read::{Ctx, Extensions, Ignored, Mapping, duration};
+use super::read::{Ctx, Ignored, Mapping, duration};
 use super::volumes::{self, VolumeUse};
 use crate::spec::{CredentialSpec, Driver, Healthcheck, Labels, PortConfig, Ulimit};
 use crate::yaml::{Field, MapReader, Value};
@@ -43,12 +43,13 @@ pub(super) struct Service {
     pub healthcheck: Option<HealthcheckDef>,
     pub credential_spec: CredentialSpec,
     pub logging: Option<Driver>,
-    pub ports: Vec<PortConfig>,
-    pub volumes: Vec<VolumeUse>,
+    /// A list that is absent is merged otherwise than an empty one.
+    pub ports: Option<Vec<PortConfig>>,
+    pub volumes: Option<Vec<VolumeUse>>,
     pub tmpfs: Vec<VolumeUse>,
     pub networks: BTreeMap<String, Option<NetworkUse>>,
-    pub secrets: Vec<FileUse>,
-    pub configs: Vec<FileUse>,
+    pub secrets: Option<Vec<FileUse>>,
+    pub configs: Option<Vec<FileUse>>,
     pub depends_on: Vec<Dependency>,
     pub deploy: Deploy,
 }
@@ -101,6 +102,7 @@ const IGNORED: &[Ignored] = &[
     ("privileged", "use cap_add"),
     ("security_opt", ""),
     ("shm_size", "mount a tmpfs at /dev/shm"),
+    ("tmpfs", "docker stack deploy does not send it; write {type: tmpfs, target: …} under volumes"),
     ("userns_mode", ""),
 ];
 
@@ -134,6 +136,7 @@ const SPEC_ONLY: &[Ignored] = &[
     ("profiles", "the service runs always"),
     ("provider", ""),
     ("pull_policy", ""),
+    ("pull_refresh_after", ""),
     ("runtime", ""),
     ("scale", "use deploy.replicas"),
     ("storage_opt", ""),
@@ -173,17 +176,23 @@ pub(super) fn read(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Service {
         healthcheck: r.take("healthcheck").map(|f| healthcheck(&f, ctx)),
         credential_spec: r.take("credential_spec").map(|f| credential_spec(&f, ctx)).unwrap_or_default(),
         logging: r.take("logging").map(|f| logging(&f, ctx)),
-        ports: r.take("ports").map(|f| ports::read(&f, ctx)).unwrap_or_default(),
-        volumes: r.take("volumes").map(|f| volumes::read_uses(&f, ctx)).unwrap_or_default(),
-        tmpfs: r.take("tmpfs").map(|f| volumes::read_tmpfs(&f, ctx)).unwrap_or_default(),
+        ports: r.take("ports").map(|f| ports::read(&f, ctx)),
+        volumes: r.take("volumes").map(|f| volumes::read_uses(&f, ctx)),
+        tmpfs: if ctx.lenient() { r.take("tmpfs").map(|f| volumes::read_tmpfs(&f, ctx)) } else { None }
+            .unwrap_or_default(),
         networks: r.take("networks").map(|f| networks::read_uses(&f, ctx)).unwrap_or_default(),
-        secrets: r.take("secrets").map(|f| files::read_uses(&f, ctx)).unwrap_or_default(),
-        configs: r.take("configs").map(|f| files::read_uses(&f, ctx)).unwrap_or_default(),
+        secrets: r.take("secrets").map(|f| files::read_uses(&f, ctx)),
+        configs: r.take("configs").map(|f| files::read_uses(&f, ctx)),
         depends_on: r.take("depends_on").map(|f| depends_on(&f, ctx)).unwrap_or_default(),
         deploy: r.take("deploy").map(|f| deploy::read(&f, ctx)).unwrap_or_default(),
     };
-    ctx.finish(map, IGNORED, SPEC_ONLY, Extensions::Allowed);
+    ctx.finish(map, IGNORED, SPEC_ONLY);
     service
+}
+
+/// Is `key` one that [`read`] refuses, and says what to do instead?
+pub(super) fn is_forbidden(key: &str) -> bool {
+    FORBIDDEN.iter().any(|(forbidden, _)| *forbidden == key)
 }
 
 fn refuse_forbidden(reader: &mut MapReader<'_, '_>) {
@@ -222,27 +231,31 @@ pub(super) fn is_image_id(image: &str) -> bool {
 
 /// A map `host: ip`, or a list of `host:ip` or `host=ip`, as lines `ip host`; a map comes out sorted.
 fn extra_hosts(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Vec<String> {
+    let mut hosts = Vec::new();
     if field.node.as_map().is_some() {
-        // Sorted by host and address, as the CLI sorts its lines `host:ip`.
-        let mut pairs = Vec::new();
         for (entry, value) in field.entries("a map").unwrap_or_default() {
             match ctx.text(&value) {
-                Some(ip) => pairs.push((format!("{}:{ip}", entry.key), format!("{ip} {}", entry.key))),
+                Some(ip) => hosts.push(format!("{}:{ip}", entry.key)),
                 None => ctx.warn_field(&value, "a host without an address is left out", ""),
             }
         }
-        pairs.sort_unstable();
-        return pairs.into_iter().map(|(_, line)| line).collect();
-    }
-    let mut lines = Vec::new();
-    for item in field.items("a map or a list of host:ip").unwrap_or_default() {
-        let Some(text) = ctx.text(&item) else { continue };
-        match text.split_once('=').or_else(|| text.split_once(':')) {
-            Some((host, ip)) => lines.push(format!("{ip} {host}")),
-            None => ctx.warn_field(&item, "a host without an address is left out", "write host:ip"),
+        hosts.sort_unstable();
+    } else {
+        for item in field.items("a map or a list of host:ip").unwrap_or_default() {
+            let Some(host) = ctx.text(&item).map(|text| text.replacen('=', ":", 1)) else { continue };
+            if host.contains(':') {
+                hosts.push(host);
+            } else {
+                ctx.warn_field(&item, "a host without an address is left out", "write host:ip");
+            }
         }
     }
-    lines
+    hosts.iter().filter_map(|host| host.split_once(':')).map(|(host, ip)| format!("{} {host}", bare(ip))).collect()
+}
+
+/// An IPv6 address without brackets.
+fn bare(ip: &str) -> &str {
+    ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).filter(|ip| !ip.is_empty()).unwrap_or(ip)
 }
 
 fn ulimits(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> BTreeMap<String, Ulimit> {
@@ -252,7 +265,7 @@ fn ulimits(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> BTreeMap<String, Ulimit> {
             let mut r = value.map();
             let soft = r.required("soft").and_then(|f| ctx.number(&f));
             let hard = r.required("hard").and_then(|f| ctx.number(&f));
-            ctx.finish(r, &[], &[], Extensions::Refused);
+            ctx.finish(r, &[], &[]);
             (soft, hard)
         } else {
             let single = ctx.number(&value);
@@ -281,9 +294,9 @@ fn healthcheck(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> HealthcheckDef {
         start_interval: nanos("start_interval"),
         ..Healthcheck::default()
     };
-    let retries = r.take("retries").and_then(|f| ctx.number::<u32>(&f)).map(i64::from);
+    let retries = r.take("retries").and_then(|f| ctx.cut_number::<u32>(&f)).map(i64::from);
     let disable = r.take("disable").and_then(|f| ctx.flag(&f)).unwrap_or_default();
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     HealthcheckDef { check, retries, disable }
 }
 
@@ -295,7 +308,7 @@ fn credential_spec(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> CredentialSpec {
         registry: text(&mut r, "registry", ctx),
         ..CredentialSpec::default()
     };
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     spec
 }
 
@@ -306,7 +319,7 @@ fn logging(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Driver {
         options: r.take("options").and_then(|f| ctx.options(&f)),
         ..Driver::default()
     };
-    ctx.finish(r, &[], &[], Extensions::Refused);
+    ctx.finish(r, &[], &[]);
     driver
 }
 
@@ -323,7 +336,7 @@ fn depends_on(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Vec<Dependency> {
         if let Some(condition) = r.take("condition") {
             ctx.word(&condition, &["service_started", "service_healthy", "service_completed_successfully"]);
         }
-        ctx.finish(r, &[], &[("restart", "")], Extensions::Refused);
+        ctx.finish(r, &[], &[("restart", "")]);
         dependencies.push(Dependency { service: entry.key.clone(), required });
     }
     dependencies

@@ -1,13 +1,13 @@
-//! `volumes` of services and of the top level, and `tmpfs`.
+//! `volumes` of services and of the top level, and `tmpfs`, which is read leniently only.
 
 use std::collections::BTreeMap;
 
-use super::file::{Naming, naming, with_namespace};
+use super::file::{Naming, naming, with_namespace, without_empty_options};
 use super::files::clean;
-use super::read::{Ctx, Extensions, Ignored, undeclared};
+use super::read::{Ctx, Ignored, undeclared};
 use super::units;
 use crate::spec::{BindOptions, Driver, Labels, Mount, TmpfsOptions, VolumeOptions};
-use crate::yaml::Field;
+use crate::yaml::{Field, join};
 
 const PROPAGATIONS: [&str; 6] = ["rprivate", "private", "rshared", "shared", "rslave", "slave"];
 
@@ -53,7 +53,8 @@ pub(super) fn read(key: &str, field: &Field<'_, '_>, ctx: &Ctx<'_>) -> VolumeDef
     if volume.naming.external && own {
         field.wrong("an external volume takes no driver, driver_opts or labels", "remove them, or external");
     }
-    ctx.finish(r, &[], &[], Extensions::Allowed);
+    let cluster = "create the cluster volume with docker volume create";
+    ctx.finish(r, &[("x-cluster-spec", cluster)], &[]);
     volume
 }
 
@@ -116,10 +117,13 @@ fn long(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> Option<VolumeUse> {
         volume: r.take("volume").map(|f| volume_options(&f, ctx)),
         tmpfs: r.take("tmpfs").map(|f| tmpfs_options(&f, ctx)),
     };
+    if volume.kind == "volume" && volume.source.is_empty() && volume.volume.is_some() {
+        ctx.warn(&field.node.location, &join(&field.path, "volume"), "has no effect on a volume without a name", "");
+    }
     if volume.target.is_empty() {
         field.wrong("target is missing", "say where in the container it is mounted");
     }
-    ctx.finish(r, &[], &[("image", "")], Extensions::Refused);
+    ctx.finish(r, &[], &[("image", "")]);
     kind.map(|_| volume)
 }
 
@@ -128,7 +132,7 @@ fn bind_options(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> BindOptions {
     let propagation = r.take("propagation").and_then(|f| ctx.word(&f, &PROPAGATIONS)).unwrap_or_default();
     let ignored: [Ignored; 3] =
         [("create_host_path", "the folder must be there on every node"), ("selinux", ""), ("recursive", "")];
-    ctx.finish(r, &ignored, &[], Extensions::Refused);
+    ctx.finish(r, &ignored, &[]);
     BindOptions { propagation, ..BindOptions::default() }
 }
 
@@ -136,7 +140,7 @@ fn volume_options(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> VolumeOptions {
     let mut r = field.map();
     let no_copy = r.take("nocopy").and_then(|f| ctx.flag(&f)).unwrap_or_default();
     let subpath = r.take("subpath").and_then(|f| ctx.text(&f)).unwrap_or_default();
-    ctx.finish(r, &[("labels", "label the volume at the top level")], &[], Extensions::Refused);
+    ctx.finish(r, &[("labels", "label the volume at the top level")], &[]);
     VolumeOptions { no_copy, subpath, ..VolumeOptions::default() }
 }
 
@@ -146,7 +150,8 @@ fn tmpfs_options(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> TmpfsOptions {
     let size_bytes = match &size {
         // Units are the compose-spec's; strictly it is a number of bytes.
         Some(f) if ctx.lenient() => ctx.bytes(f),
-        Some(f) => ctx.number(f),
+        // The schema wants no negative one, and 63 bits are what the engine has.
+        Some(f) => ctx.number::<u64>(f).and_then(|bytes| i64::try_from(bytes).ok()),
         None => None,
     };
     // The CLI does not send the mode; leniently, it means what it says.
@@ -157,7 +162,7 @@ fn tmpfs_options(field: &Field<'_, '_>, ctx: &Ctx<'_>) -> TmpfsOptions {
     } else {
         &[("mode", "docker stack deploy does not send it")]
     };
-    ctx.finish(r, ignored, &[], Extensions::Refused);
+    ctx.finish(r, ignored, &[]);
     TmpfsOptions { size_bytes: size_bytes.unwrap_or_default(), mode, ..TmpfsOptions::default() }
 }
 
@@ -249,9 +254,7 @@ fn resolve_bind(mut volume: VolumeUse, field: &Field<'_, '_>, ctx: &Ctx<'_>) -> 
         };
         volume.source = volume.source.replacen('~', home, 1);
     }
-    let mut chars = volume.source.chars();
-    let drive = chars.next().is_some_and(char::is_alphabetic) && chars.next() == Some(':');
-    if !volume.source.starts_with('/') && !volume.source.starts_with(r"\\") && !drive {
+    if !volume.source.starts_with('/') && !is_absolute_on_windows(&volume.source) {
         let Some(folder) = ctx.input.folder else {
             let message = format!("the relative path {:?} names no folder on the nodes", volume.source);
             field.wrong(message, "write an absolute path, or use a volume or a config");
@@ -260,6 +263,19 @@ fn resolve_bind(mut volume: VolumeUse, field: &Field<'_, '_>, ctx: &Ctx<'_>) -> 
         volume.source = clean(&format!("{folder}/{}", volume.source));
     }
     Some(volume)
+}
+
+/// `C:\…` or `\\server\share\…`, with slashes too; a pipe, `\\.\pipe\…`, is not, as for the CLI.
+fn is_absolute_on_windows(path: &str) -> bool {
+    let slash = ['/', '\\'];
+    let mut chars = path.chars();
+    if chars.next().is_some_and(|c| c.is_ascii_alphabetic()) && chars.next() == Some(':') {
+        return chars.as_str().starts_with(slash);
+    }
+    let Some(unc) = path.strip_prefix(slash).and_then(|rest| rest.strip_prefix(slash)) else { return false };
+    let mut parts = unc.splitn(3, slash);
+    let named = |part: Option<&str>| part.is_some_and(|part| !part.is_empty() && !part.starts_with('.'));
+    named(parts.next()) && named(parts.next()) && parts.next().is_some()
 }
 
 /// The mount that the engine gets.
@@ -308,7 +324,7 @@ fn volume_mount_options(volume: &VolumeUse, definition: &VolumeDef, ctx: &Ctx<'_
     let has_driver = !definition.driver.is_empty() || definition.driver_opts.is_some();
     VolumeOptions {
         labels: Some(with_namespace(definition.labels.clone(), ctx)),
-        driver_config: has_driver.then(driver),
+        driver_config: has_driver.then(driver).map(without_empty_options),
         ..options
     }
 }

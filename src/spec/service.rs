@@ -1,6 +1,6 @@
 //! What we want of a service.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::{Extra, Labels, is_default};
@@ -640,12 +640,19 @@ pub struct UpdateConfig {
     #[serde(skip_serializing_if = "is_default")]
     pub monitor: i64,
     /// Tolerated.
+    #[serde(serialize_with = "shortest")]
     pub max_failure_ratio: f32,
     /// `stop-first` or `start-first`.
     pub order: String,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+/// The shortest number that means the same: as an `f64`, 0.3 would go out as 0.30000001192092896.
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature is serde's.
+fn shortest<S: Serializer>(ratio: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(ratio.to_string().parse().unwrap_or_else(|_| f64::from(*ratio)))
 }
 
 /// How a service is reached.

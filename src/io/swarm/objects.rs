@@ -104,9 +104,9 @@ pub fn config_content(config: &Config) -> Option<Vec<u8>> {
 }
 
 fn with_data(mut body: Value, data: Option<&Sensitive<Vec<u8>>>) -> Value {
-    let text = data.map(|data| STANDARD.encode(data.reveal())).unwrap_or_default();
-    if let Some(fields) = body.as_object_mut() {
-        fields.insert("Data".into(), Value::String(text));
+    // An empty one is left out, as Go leaves it out.
+    if let (Some(fields), Some(data)) = (body.as_object_mut(), data.filter(|data| !data.reveal().is_empty())) {
+        fields.insert("Data".into(), Value::String(STANDARD.encode(data.reveal())));
     }
     body
 }
