@@ -141,7 +141,7 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Deploy(args) => return deploy::run(context, &args).await,
         Verb::Plan(args) => return plan::run(context, &args).await,
         Verb::Validate(args) => return validate::run(context, &args),
-        Verb::Doctor(args) => return doctor::run(context, &args, doctor::outside_checks(context)).await,
+        Verb::Doctor(args) => return doctor::run(context, &args).await,
         Verb::Status(args) => return status::run(context, &args).await,
         Verb::Sync => Command::Sync,
         Verb::Adopt(OneStack { stack }) => Command::Adopt { stack },

@@ -55,6 +55,13 @@ pub struct ConsulFacts {
     pub agents: Result<(BTreeSet<String>, BTreeSet<String>), String>,
 }
 
+impl Facts {
+    /// True if the engine says so; one that does not answer may be a manager's.
+    pub fn is_worker(&self) -> bool {
+        self.engine.as_ref().is_ok_and(|info| info.swarm.as_ref().is_some_and(|swarm| !swarm.manager))
+    }
+}
+
 /// Asks all at once; nothing is written anywhere.
 pub async fn observe(config: &Config) -> Facts {
     let ((engine, containers), consul, dns) = tokio::join!(engine(config), consul(config), dns(config));

@@ -7,7 +7,7 @@ mod facts;
 mod outside;
 
 use clap::Args;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::output::{self, Context, Exit, Failure, Format, Paint, clean};
@@ -15,7 +15,6 @@ use crate::spec::{Node, Service};
 
 pub use diagnose::diagnose;
 pub use facts::{ConsulFacts, Facts, observe};
-pub use outside::checks as outside_checks;
 
 /// `doctor`.
 #[derive(Debug, Args)]
@@ -89,12 +88,13 @@ impl Check {
 }
 
 /// Looks, judges, prints.
-///
-/// `more` are checks that only the composition root can make, such as of the Config Repo and the registries.
-pub async fn run(context: &Context, args: &Doctor, more: Vec<BoxFuture<'_, Check>>) -> Result<Exit, Failure> {
-    let (facts, more) = tokio::join!(observe(&context.config), join_all(more));
+pub async fn run(context: &Context, args: &Doctor) -> Result<Exit, Failure> {
+    let facts = observe(&context.config).await;
     let mut checks = diagnose(&context.config, &facts);
-    checks.extend(more);
+    // A worker reads no git and asks no registry: it has neither keys nor logins, and must not be told to get them.
+    if !facts.is_worker() {
+        checks.extend(join_all(outside::checks(context)).await);
+    }
     match args.output {
         Format::Json => output::json(&checks)?,
         Format::Text => output::result(&render(&checks, context.paint)),

@@ -10,7 +10,7 @@ use crate::cli::output::Context;
 use crate::io::registry::Credentials;
 
 /// All of them; on a node without git settings the first is left out.
-pub fn checks(context: &Context) -> Vec<BoxFuture<'_, Check>> {
+pub(super) fn checks(context: &Context) -> Vec<BoxFuture<'_, Check>> {
     let mut checks = Vec::new();
     if context.config.git.is_some() {
         checks.push(config_repo(context).boxed());
