@@ -1,6 +1,8 @@
 //! What people and machines are told: the shape of `/v1/status` and `/v1/stacks`, of `status --output json`, and of the
 //! stacks' values in Consul KV.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -141,6 +143,71 @@ pub struct ServiceStatus {
     pub problem: Option<String>,
 }
 
+/// How a stack's last rollouts ended: the shape of `/v1/stacks/NAME/history` and of `history --output json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackHistory {
+    /// The stack.
+    pub name: StackName,
+    /// Where a person's `rollback` holds it; none if nothing does.
+    pub held: Option<HeldAt>,
+    /// Newest first.
+    pub entries: Vec<HistoryEntry>,
+}
+
+/// A revision that a person brought a stack back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAt {
+    /// The revision.
+    pub revision: Revision,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+}
+
+/// How one rollout ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The git commit; none if it came from elsewhere.
+    pub revision: Option<Revision>,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How.
+    pub outcome: Outcome,
+    /// Why, in one line; empty where there is nothing to say.
+    pub reason: String,
+    /// The digests that it ran or tried, by the image's text in git.
+    pub digests: BTreeMap<String, String>,
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything ran.
+    Ok,
+    /// The rest ran, but some services were held back.
+    Partly,
+    /// It failed, and something of it was left as it was.
+    Failed,
+    /// It failed, and what failed was brought back.
+    RolledBack,
+}
+
+impl Outcome {
+    /// The word, as JSON spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partly => "partly",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+}
+
 /// What a person may ask of the leader about a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "command")]
@@ -169,6 +236,24 @@ pub enum Command {
         /// The stack.
         stack: StackName,
     },
+    /// Bring a stack back to a revision of its history and hold it there.
+    Rollback {
+        /// The stack.
+        stack: StackName,
+        /// The revision, whole or a prefix of at least seven digits; none is the healthy one before the present one.
+        revision: Option<String>,
+        /// Why, shown in `status`; may be empty.
+        reason: String,
+    },
+    /// Restart one service's tasks as they are.
+    Restart {
+        /// The stack.
+        stack: StackName,
+        /// The service's key in the compose file.
+        service: String,
+        /// Why, told with the restart.
+        reason: String,
+    },
     /// Leave a stack alone until `resume`.
     Pause {
         /// The stack.
@@ -181,6 +266,13 @@ pub enum Command {
         /// The stack.
         stack: StackName,
     },
+    /// Leave every stack alone that is known now.
+    PauseAll {
+        /// Why, shown in `status`.
+        reason: String,
+    },
+    /// End the pauses that `PauseAll` began.
+    ResumeAll,
     /// Forget this swarm: take our state, KV and registrations away and nothing else.
     Leave,
 }

@@ -16,7 +16,9 @@ fn run(line: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
 
 #[test]
 fn a_wrong_command_line_exits_with_64_so_that_2_means_a_plan_with_changes() {
-    for line in ["", "explode", "adopt", "status --output yaml", "status --colour"] {
+    for line in
+        ["", "explode", "adopt", "status --output yaml", "status --colour", "restart shop --reason x", "pause --all"]
+    {
         let (code, stdout, stderr) = run(line, &[]);
         assert_eq!((code, stdout.as_str()), (64, ""), "{line}: {stderr}");
         assert!(!stderr.is_empty(), "{line}");
@@ -25,7 +27,7 @@ fn a_wrong_command_line_exits_with_64_so_that_2_means_a_plan_with_changes() {
 
 #[test]
 fn help_and_version_are_results() {
-    for line in ["--help", "--version", "status --help"] {
+    for line in ["--help", "--version", "status --help", "history --help", "rollback --help", "restart --help"] {
         let (code, stdout, stderr) = run(line, &[]);
         assert_eq!((code, stderr.as_str()), (0, ""), "{line}");
         assert!(!stdout.is_empty(), "{line}");
@@ -41,6 +43,23 @@ fn without_an_agent_the_error_says_what_to_do_next() {
         "error: GET http://127.0.0.1:1/v1/status: no answer: Connection refused (os error 111)\n\
          next: see that the agent runs on this node, or name another one: --agent http://HOST:7979\n"
     );
+}
+
+#[test]
+fn every_decision_about_a_stack_goes_to_the_agent() {
+    for (line, asked) in [
+        ("history shop", "GET /v1/stacks/shop/history"),
+        ("rollback shop 77d0e12", "POST /v1/stacks/shop/rollback"),
+        ("restart shop/web --reason leak", "POST /v1/stacks/shop/restart"),
+        ("pause --all --reason audit", "POST /v1/pause"),
+        ("resume --all", "POST /v1/resume"),
+    ] {
+        let (code, stdout, stderr) = run(&format!("{line} --agent http://127.0.0.1:1"), &[]);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{line}");
+        let (method, path) = asked.split_once(' ').unwrap();
+        let operation = format!("error: {method} http://127.0.0.1:1{path}: no answer");
+        assert!(stderr.starts_with(&operation), "{line}: {stderr}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What stands behind the HTTP API on every node: answers for itself, or asks the leader.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::FutureExt;
@@ -14,12 +15,15 @@ use crate::http::{Asker, ClusterToken, CommandError, CommandErrorKind, Health, K
 use crate::io::consul::Consul;
 use crate::io::keeper;
 use crate::leader::{self, Leadership, Probe};
-use crate::model::Sensitive;
+use crate::model::{Sensitive, StackName};
 use crate::registration::SelfState;
-use crate::status::{ClusterStatus, Command, LeaderStatus, StackStatus};
+use crate::status::{ClusterStatus, Command, LeaderStatus, StackHistory, StackStatus};
 
 /// A command for the leader's loop, with where its answer goes.
 pub type Order = (Command, oneshot::Sender<Result<String, CommandError>>);
+
+/// How the stacks' rollouts ended.
+pub type Histories = BTreeMap<StackName, StackHistory>;
 
 /// What a manager's agent has beside what every agent has.
 pub struct Manager {
@@ -27,6 +31,8 @@ pub struct Manager {
     pub leadership: watch::Receiver<Leadership>,
     /// The cluster as this manager knows it while it leads.
     pub status: watch::Receiver<ClusterStatus>,
+    /// The stacks' histories, while this manager leads.
+    pub histories: watch::Receiver<Histories>,
     /// Commands for the leader's loop.
     pub orders: mpsc::Sender<Order>,
     /// Asks the leader's loop for a pass.
@@ -133,6 +139,15 @@ impl Agent {
         Ok((leader, client))
     }
 
+    /// What another keeper is told that took us for the leader.
+    fn leads_no_more(&self) -> CommandError {
+        CommandError {
+            kind: CommandErrorKind::Unavailable,
+            error: format!("{} does not lead any more", self.place.node),
+            next: "ask again in a few seconds".into(),
+        }
+    }
+
     /// What is left to know without a leader that answers: what it published.
     async fn published(&self, problem: String) -> ClusterStatus {
         let leader = self.leader().await.map(|leader| LeaderStatus {
@@ -174,16 +189,30 @@ impl Api for Agent {
         .boxed()
     }
 
+    fn history(&self, stack: StackName, asker: Asker) -> BoxFuture<'_, Result<StackHistory, CommandError>> {
+        async move {
+            let Some(manager) = self.leading() else {
+                if asker == Asker::Keeper {
+                    return Err(self.leads_no_more());
+                }
+                let (_, client) = self.ask_leader().await?;
+                return client.history(&stack).await.map_err(CommandError::from);
+            };
+            let found = manager.histories.borrow().get(&stack).cloned();
+            found.ok_or_else(|| CommandError {
+                kind: CommandErrorKind::NotFound,
+                error: format!("stack {stack} has no history: nothing of it was deployed from git"),
+                next: "`swarmkeeper status` lists the stacks".into(),
+            })
+        }
+        .boxed()
+    }
+
     fn command(&self, command: Command, asker: Asker) -> BoxFuture<'_, Result<String, CommandError>> {
         async move {
             let Some(manager) = self.leading() else {
-                let unavailable = |error: String| CommandError {
-                    kind: CommandErrorKind::Unavailable,
-                    error,
-                    next: "ask again in a few seconds".into(),
-                };
                 if asker == Asker::Keeper {
-                    return Err(unavailable(format!("{} does not lead any more", self.place.node)));
+                    return Err(self.leads_no_more());
                 }
                 let (_, client) = self.ask_leader().await?;
                 return client.command(&command).await.map_err(CommandError::from);

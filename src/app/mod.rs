@@ -15,6 +15,7 @@
 //! that still runs is deregistered.
 
 mod agent;
+mod commit;
 mod git;
 mod keeper;
 mod leaving;
@@ -47,6 +48,7 @@ use crate::notify::Notifier;
 use crate::registration::{self, SelfState};
 use crate::telemetry;
 
+pub use commit::stack_at;
 pub use settings::{credentials, policy, render_options};
 pub use start::git_options;
 

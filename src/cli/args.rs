@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use super::ask::{self, Approve, OneStack, Pause};
+use super::ask::{self, Approve, OneStack, Pause, Restart, Resume, Rollback};
 use super::deploy::{self, Deploy};
 use super::doctor::{self, Doctor};
+use super::history::{self, History};
 use super::output::{Context, Exit, Failure};
 use super::plan::{self, Plan};
 use super::status::{self, Status};
@@ -120,15 +121,33 @@ Exit codes: 0 nothing fails, 1 something does.")]
   swarmkeeper status billing           why it failed
   swarmkeeper retry billing")]
     Retry(OneStack),
+    /// How a stack's last ten rollouts ended
+    #[command(after_help = history::EXAMPLES)]
+    History(History),
+    /// Bring a stack back to a revision that ran, and hold it there until git changes the stack or `resume`
+    #[command(after_help = "Examples:
+  swarmkeeper rollback shop            to what ran before
+  swarmkeeper history shop
+  swarmkeeper rollback shop 77d0e12 --reason 'orders are lost'
+  swarmkeeper resume shop              back to what git says
+The commit is rendered again, with the digests that it ran. Refused with the reason if a digest or an external object is gone.")]
+    Rollback(Rollback),
+    /// Replace the tasks of one service; nothing else of it changes
+    #[command(after_help = "Examples:
+  swarmkeeper restart shop/web --reason 'leaks memory'")]
+    Restart(Restart),
     /// Leave a stack alone until `resume`
     #[command(after_help = "Examples:
   swarmkeeper pause shop --reason 'black friday'
-  swarmkeeper resume shop")]
+  swarmkeeper resume shop
+  swarmkeeper pause --all --reason 'an audit'
+  swarmkeeper resume --all             those that --all paused; others stay paused")]
     Pause(Pause),
-    /// End a pause or a hold
+    /// End a pause, a rollback or a hold
     #[command(after_help = "Examples:
-  swarmkeeper resume shop")]
-    Resume(OneStack),
+  swarmkeeper resume shop
+  swarmkeeper resume --all             what `pause --all` paused; rollbacks and holds stay")]
+    Resume(Resume),
     /// Forget this swarm: our state and registrations go, whatever runs goes on
     #[command(after_help = "Examples:
   swarmkeeper leave                    then `docker stack rm swarmkeeper`")]
@@ -143,13 +162,16 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Validate(args) => return validate::run(context, &args),
         Verb::Doctor(args) => return doctor::run(context, &args).await,
         Verb::Status(args) => return status::run(context, &args).await,
+        Verb::History(args) => return history::run(context, &args).await,
         Verb::Sync => Command::Sync,
         Verb::Adopt(OneStack { stack }) => Command::Adopt { stack },
         Verb::Approve(Approve { stack, revision }) => Command::Approve { stack, revision },
         Verb::Remove(OneStack { stack }) => Command::Remove { stack },
         Verb::Retry(OneStack { stack }) => Command::Retry { stack },
-        Verb::Pause(Pause { stack, reason }) => Command::Pause { stack, reason },
-        Verb::Resume(OneStack { stack }) => Command::Resume { stack },
+        Verb::Rollback(args) => args.into(),
+        Verb::Restart(args) => args.into(),
+        Verb::Pause(args) => args.into(),
+        Verb::Resume(args) => args.into(),
         Verb::Leave => Command::Leave,
     };
     ask::run(context, command).await

@@ -82,8 +82,20 @@ fn source(file: &Path) -> Result<SourceFile, Failure> {
     Ok(SourceFile { name, text })
 }
 
-/// The Config Repo as git has it now, rendered.
-pub async fn config_repo(context: &Context) -> Result<(Revision, ConfigRepo), Failure> {
+/// The Config Repo as git has it now.
+pub struct Head {
+    /// The clone, with what was before.
+    pub clone: GitRepo,
+    /// Its commit.
+    pub revision: Revision,
+    /// That commit, rendered.
+    pub rendered: ConfigRepo,
+    /// Holds the clone where there is no better place for it.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// Fetches the Config Repo and renders its head.
+pub async fn config_repo(context: &Context) -> Result<Head, Failure> {
     let git = context.config.require_git().map_err(|findings| Failure::configuration(&findings))?;
     let mut options = app::git_options(&context.config, git);
     // The agent's clone is the agent's: it may be fetching into it.
@@ -103,8 +115,8 @@ pub async fn config_repo(context: &Context) -> Result<(Revision, ConfigRepo), Fa
     let head = clone.fetch().await.map_err(failed)?.head;
     let tree = clone.tree(&head).map_err(failed)?;
     let rendered = render(&tree, Some(&head), &app::render_options(&context.config))?;
-    drop(temporary);
-    Ok((head, rendered))
+    drop(tree);
+    Ok(Head { clone, revision: head, rendered, _temporary: temporary })
 }
 
 /// A Config Repo in a folder, rendered.

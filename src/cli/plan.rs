@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 use super::output::{self, Context, Exit, Failure, Format};
 use super::{ask, local};
 use crate::app;
+use crate::io::git::GitRepo;
 use crate::model::StackName;
 use crate::stacks::deploy::{self, DeployOptions};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
-use crate::stacks::{self, Key, images_to_resolve};
+use crate::stacks::{self, Held, Observed, images_to_resolve, targets};
 
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "Examples:
@@ -101,8 +102,8 @@ async fn plan_files(
 
 /// Plans of the Config Repo's stacks, and whether one cannot be planned.
 async fn plan_repo(context: &Context, wanted: &[StackName]) -> Result<(Vec<stacks::Plan>, bool), Failure> {
-    let (_, rendered) = local::config_repo(context).await?;
-    let (desired, broken) = local::sorted(rendered);
+    let head = local::config_repo(context).await?;
+    let (desired, broken) = local::sorted(head.rendered);
     let swarm = local::swarm(context).await?;
     let observed = observe(&swarm).await.map_err(|error| local::engine(&error))?;
     let known = |name: &&StackName| {
@@ -113,20 +114,35 @@ async fn plan_repo(context: &Context, wanted: &[StackName]) -> Result<(Vec<stack
     if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
         return Err(Failure::new(format!("there is no stack {unknown}"), "`swarmkeeper status` lists them"));
     }
-    let texts = desired.iter().flat_map(|stack| images_to_resolve(stack, observed.stack(&stack.name))).collect();
+    let rolled_back = rolled_back(&head.clone, &observed, context);
+    let key = observed.key.clone().unwrap_or_default();
+    let texts = targets(&desired, &rolled_back, &observed, &key)
+        .into_iter()
+        .flat_map(|stack| images_to_resolve(stack, observed.stack(&stack.name)))
+        .collect();
     let images = resolve(&swarm, texts, &local::logins(context)).await;
     let secrets = secrets_of_adoptions(&swarm, &desired, &observed).await.map_err(|error| local::engine(&error))?;
     let mut plans = plan_all(&Pass {
         desired: &desired,
         broken: &broken,
+        held: &rolled_back,
         observed: &observed,
         images: &images,
         secrets: &secrets,
-        key: observed.key.as_ref().unwrap_or(&Key::default()),
+        key: &key,
         now: OffsetDateTime::now_utc(),
         policy: &app::policy(&context.config),
     });
     plans.retain(|plan| wanted.is_empty() || wanted.contains(&plan.stack));
     let wrong = plans.iter().any(|plan| plan.verdict == crate::status::StackState::Error);
     Ok((plans, wrong))
+}
+
+/// Stacks that rollbacks hold, as their commits have them.
+fn rolled_back(clone: &GitRepo, observed: &Observed, context: &Context) -> Held {
+    let options = app::render_options(&context.config);
+    let rollbacks = observed.states.iter().filter_map(|(stack, live)| Some((stack, live.state.rollback.as_ref()?)));
+    rollbacks
+        .map(|(stack, rollback)| (stack.clone(), app::stack_at(clone, &rollback.revision, stack, &options)))
+        .collect()
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::cli::deploy::{Deploy, ResolveImage};
 use crate::cli::plan::{Plan, Subject};
 use crate::model::{Finding, Findings, Location};
+use crate::status::Command;
 
 /// A verb's arguments alone.
 #[derive(Debug, Parser)]
@@ -87,6 +88,42 @@ fn plan_takes_stacks_or_files_as_one_stack() {
     check("-c a.yml shop billing", "nonsense");
     check("-c a.yml", "refused");
     check("--lenient shop", "refused");
+}
+
+#[test]
+fn a_persons_decisions_become_commands() {
+    let check = |line: &str, expect: &str| {
+        let words = std::iter::once("swarmkeeper").chain(line.split_whitespace());
+        let found = match Cli::try_parse_from(words).map(|cli| cli.verb) {
+            Ok(Verb::Rollback(args)) => format!("{:?}", Command::from(args)),
+            Ok(Verb::Restart(args)) => format!("{:?}", Command::from(args)),
+            Ok(Verb::Pause(args)) => format!("{:?}", Command::from(args)),
+            Ok(Verb::Resume(args)) => format!("{:?}", Command::from(args)),
+            Ok(_) => "another verb".to_owned(),
+            Err(_) => "refused".to_owned(),
+        };
+        assert_eq!(found, expect, "{line}");
+    };
+    let shop = r#"stack: StackName("shop")"#;
+    check("rollback shop", &format!("Rollback {{ {shop}, revision: None, reason: \"\" }}"));
+    check(
+        "rollback shop 77D0E12 --reason lost",
+        &format!("Rollback {{ {shop}, revision: Some(\"77d0e12\"), reason: \"lost\" }}"),
+    );
+    check("rollback shop HEAD~1", "refused");
+    check("restart shop/web --reason leak", &format!("Restart {{ {shop}, service: \"web\", reason: \"leak\" }}"));
+    for line in ["restart shop --reason leak", "restart shop/ --reason leak", "restart shop/web", "restart shop/a/b"] {
+        check(line, "refused");
+    }
+    check("pause shop --reason night", &format!("Pause {{ {shop}, reason: \"night\" }}"));
+    check("pause --all --reason night", "PauseAll { reason: \"night\" }");
+    check("resume shop", &format!("Resume {{ {shop} }}"));
+    check("resume --all", "ResumeAll");
+    for line in
+        ["pause --all", "pause --reason night", "pause shop --all --reason night", "resume", "resume shop --all"]
+    {
+        check(line, "refused");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::server::REQUEST_TIMEOUT;
 use super::webhooks::read_body;
 use super::{Api, Asker};
 use crate::model::StackName;
-use crate::status::{ClusterStatus, Command, StackStatus};
+use crate::status::{ClusterStatus, Command, StackHistory, StackStatus};
 
 /// The process lives: what Docker's HEALTHCHECK and Consul ask.
 pub(super) async fn healthz(State(api): State<Api>) -> Response {
@@ -57,6 +57,31 @@ pub(super) async fn stack(
     })
 }
 
+/// How one stack's last rollouts ended.
+pub(super) async fn history(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    Path(name): Path<String>,
+) -> Result<Json<StackHistory>, Refusal> {
+    Ok(Json(api.keeper.history(stack_name(name)?, asker).await?))
+}
+
+/// Leave every stack alone.
+pub(super) async fn pause_all(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    request: Request,
+) -> Result<Message, Refusal> {
+    let body = read_body(request).await?;
+    let Pause { reason } = arguments(&body, PAUSE)?;
+    run(&api, Command::PauseAll { reason }, asker).await
+}
+
+/// End the pauses that began together.
+pub(super) async fn resume_all(State(api): State<Api>, Extension(asker): Extension<Asker>) -> Result<Message, Refusal> {
+    run(&api, Command::ResumeAll, asker).await
+}
+
 /// Look at git now.
 pub(super) async fn sync(State(api): State<Api>, Extension(asker): Extension<Asker>) -> Result<Message, Refusal> {
     run(&api, Command::Sync, asker).await
@@ -67,14 +92,14 @@ pub(super) async fn leave(State(api): State<Api>, Extension(asker): Extension<As
     run(&api, Command::Leave, asker).await
 }
 
-/// `adopt`, `approve`, `remove`, `retry`, `pause`, `resume` or `sync` of one stack.
+/// `adopt`, `approve`, `remove`, `retry`, `rollback`, `restart`, `pause`, `resume` or `sync` of one stack.
 pub(super) async fn stack_command(
     State(api): State<Api>,
     Extension(asker): Extension<Asker>,
     Path((name, verb)): Path<(String, String)>,
     request: Request,
 ) -> Result<Message, Refusal> {
-    let stack = StackName::new(name).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string(), ""))?;
+    let stack = stack_name(name)?;
     let body = read_body(request).await?;
     run(&api, parse(stack, &verb, &body)?, asker).await
 }
@@ -114,6 +139,23 @@ struct Pause {
     reason: String,
 }
 
+/// What a body of [`Pause`] looks like.
+const PAUSE: &str = r#"{"reason": "why"}"#;
+
+/// Without a body, to the revision that ran before.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Rollback {
+    revision: Option<String>,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct Restart {
+    service: String,
+    reason: String,
+}
+
 async fn run(api: &Api, command: Command, asker: Asker) -> Result<Message, Refusal> {
     let message = api.keeper.command(command, asker).await?;
     Ok(Message { message })
@@ -129,8 +171,18 @@ fn parse(stack: StackName, verb: &str, body: &Bytes) -> Result<Command, Refusal>
         "remove" => Command::Remove { stack },
         "retry" => Command::Retry { stack },
         "pause" => {
-            let Pause { reason } = arguments(body, r#"{"reason": "why"}"#)?;
+            let Pause { reason } = arguments(body, PAUSE)?;
             Command::Pause { stack, reason }
+        }
+        "rollback" => {
+            let example = r#"{"revision": "9f2c1ab", "reason": "why"}, or nothing"#;
+            let Rollback { revision, reason } =
+                if body.is_empty() { Rollback::default() } else { arguments(body, example)? };
+            Command::Rollback { stack, revision, reason }
+        }
+        "restart" => {
+            let Restart { service, reason } = arguments(body, r#"{"service": "web", "reason": "why"}"#)?;
+            Command::Restart { stack, service, reason }
         }
         "resume" => Command::Resume { stack },
         // A pass looks at every stack, as cheaply as at one: the path is for those who expect it there.
@@ -139,10 +191,14 @@ fn parse(stack: StackName, verb: &str, body: &Bytes) -> Result<Command, Refusal>
             return Err(Refusal::new(
                 StatusCode::NOT_FOUND,
                 format!("a stack cannot be asked to {other:?}"),
-                "it can be asked to adopt, approve, remove, retry, pause, resume or sync",
+                "it can be asked to adopt, approve, remove, retry, rollback, restart, pause, resume or sync",
             ));
         }
     })
+}
+
+fn stack_name(name: String) -> Result<StackName, Refusal> {
+    StackName::new(name).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string(), ""))
 }
 
 fn arguments<'a, T: Deserialize<'a>>(body: &'a Bytes, example: &str) -> Result<T, Refusal> {

@@ -35,8 +35,8 @@ use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::io::keeper;
-use crate::model::Sensitive;
-use crate::status::{ClusterStatus, Command};
+use crate::model::{Sensitive, StackName};
+use crate::status::{ClusterStatus, Command, StackHistory};
 
 pub use server::serve;
 
@@ -44,6 +44,9 @@ pub use server::serve;
 pub trait Keeper: Send + Sync + 'static {
     /// What is known of the cluster: a leader knows it all, a follower asks the leader and else says what it knows.
     fn status(&self, asker: Asker) -> BoxFuture<'_, ClusterStatus>;
+
+    /// How a stack's last rollouts ended; a follower asks the leader.
+    fn history(&self, stack: StackName, asker: Asker) -> BoxFuture<'_, Result<StackHistory, CommandError>>;
 
     /// Does what a person asks, or hands it to the leader; the answer is one line for the person.
     fn command(&self, command: Command, asker: Asker) -> BoxFuture<'_, Result<String, CommandError>>;
@@ -128,8 +131,11 @@ pub fn router(api: Api) -> Router {
         .route("/v1/status", get(api::status))
         .route("/v1/stacks", get(api::stacks))
         .route("/v1/stacks/{name}", get(api::stack))
+        .route("/v1/stacks/{name}/history", get(api::history))
         .route("/v1/stacks/{name}/{verb}", post(api::stack_command))
         .route("/v1/sync", post(api::sync))
+        .route("/v1/pause", post(api::pause_all))
+        .route("/v1/resume", post(api::resume_all))
         .route("/v1/leave", post(api::leave))
         .layer(axum::middleware::from_fn_with_state(api.clone(), auth::require));
     Router::new()

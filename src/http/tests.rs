@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::model::StackName;
-use crate::status::{AgentCount, StackState, StackStatus};
+use crate::model::{Revision, StackName};
+use crate::status::{AgentCount, HeldAt, HistoryEntry, Outcome, StackState, StackStatus};
 
 const SECRET: &str = "hook-secret";
 
@@ -30,6 +30,10 @@ struct Recorder {
 impl Keeper for Recorder {
     fn status(&self, _: Asker) -> BoxFuture<'_, ClusterStatus> {
         async { cluster() }.boxed()
+    }
+
+    fn history(&self, stack: StackName, _: Asker) -> BoxFuture<'_, Result<StackHistory, CommandError>> {
+        async move { Ok(history(stack)) }.boxed()
     }
 
     fn command(&self, command: Command, asker: Asker) -> BoxFuture<'_, Result<String, CommandError>> {
@@ -55,6 +59,19 @@ impl Keeper for Recorder {
     fn health(&self) -> Health {
         self.health.lock().unwrap().clone()
     }
+}
+
+fn history(name: StackName) -> StackHistory {
+    let at = time::OffsetDateTime::UNIX_EPOCH;
+    let entry = HistoryEntry {
+        revision: Some(Revision("9f2c1ab".into())),
+        at,
+        outcome: Outcome::RolledBack,
+        reason: "shop_api exit 1".into(),
+        digests: [("app:1".to_owned(), "sha256:ab".to_owned())].into(),
+    };
+    let held = Some(HeldAt { revision: Revision("77d0e12".into()), reason: "it leaks".into(), since: at });
+    StackHistory { name, held, entries: vec![entry] }
 }
 
 fn cluster() -> ClusterStatus {
@@ -166,13 +183,19 @@ async fn every_command_of_the_client_arrives_as_it_was_asked() {
         Command::Approve { stack: stack.clone(), revision: "9f2c1ab".into() },
         Command::Remove { stack: stack.clone() },
         Command::Pause { stack: stack.clone(), reason: "black \"friday\"".into() },
-        Command::Resume { stack },
+        Command::PauseAll { reason: "freeze".into() },
+        Command::ResumeAll,
+        Command::Rollback { stack: stack.clone(), revision: Some("9f2c1ab".into()), reason: "it leaks".into() },
+        Command::Rollback { stack: stack.clone(), revision: None, reason: String::new() },
+        Command::Restart { stack: stack.clone(), service: "web".into(), reason: "a leak".into() },
+        Command::Resume { stack: stack.clone() },
     ];
     for command in &commands {
         assert_eq!(client.command(command).await.unwrap(), "asked");
     }
     assert_eq!(server.asked(), commands.iter().map(|c| format!("{c:?} by Person")).collect::<Vec<_>>());
     assert_eq!(client.status().await.unwrap(), cluster());
+    assert_eq!(client.history(&stack).await.unwrap(), history(stack));
 }
 
 #[tokio::test]
@@ -201,6 +224,10 @@ async fn a_request_that_makes_no_sense_is_told_why() {
         ("/v1/stacks/shop/explode", "", 404, "\"explode\"", "adopt, approve"),
         ("/v1/stacks/shop/approve", "", 400, "the body", "revision"),
         ("/v1/stacks/shop/pause", "{}", 400, "`reason`", "reason"),
+        ("/v1/pause", "", 400, "the body", "reason"),
+        ("/v1/stacks/shop/rollback", "[", 400, "the body", "or nothing"),
+        ("/v1/stacks/shop/restart", r#"{"reason": "x"}"#, 400, "`service`", "service"),
+        ("/v1/stacks/shop/history", "", 405, "POST", "GET"),
         ("/v1/nothing", "", 404, "/v1/nothing", "/v1/status"),
         ("/v1/status", "", 405, "POST /v1/status", "GET"),
     ] {

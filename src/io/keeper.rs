@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use url::Url;
 
-use crate::model::Sensitive;
-use crate::status::{ClusterStatus, Command};
+use crate::model::{Sensitive, StackName};
+use crate::status::{ClusterStatus, Command, StackHistory};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -95,6 +95,11 @@ impl Keeper {
         self.request(Method::GET, &["v1", "status"], None).await
     }
 
+    /// How a stack's last rollouts ended.
+    pub async fn history(&self, stack: &StackName) -> Result<StackHistory, Error> {
+        self.request(Method::GET, &["v1", "stacks", stack.as_str(), "history"], None).await
+    }
+
     /// Asks for `command`; the answer is one line for the person.
     pub async fn command(&self, command: &Command) -> Result<String, Error> {
         /// What the server calls a message.
@@ -145,10 +150,18 @@ fn route(command: &Command) -> (Vec<&str>, Option<serde_json::Value>) {
     let (stack, verb, body) = match command {
         Command::Sync => return (vec!["v1", "sync"], None),
         Command::Leave => return (vec!["v1", "leave"], None),
+        Command::PauseAll { reason } => return (vec!["v1", "pause"], Some(json!({ "reason": reason }))),
+        Command::ResumeAll => return (vec!["v1", "resume"], None),
         Command::Adopt { stack } => (stack, "adopt", None),
         Command::Approve { stack, revision } => (stack, "approve", Some(json!({ "revision": revision }))),
         Command::Remove { stack } => (stack, "remove", None),
         Command::Retry { stack } => (stack, "retry", None),
+        Command::Rollback { stack, revision, reason } => {
+            (stack, "rollback", Some(json!({ "revision": revision, "reason": reason })))
+        }
+        Command::Restart { stack, service, reason } => {
+            (stack, "restart", Some(json!({ "service": service, "reason": reason })))
+        }
         Command::Pause { stack, reason } => (stack, "pause", Some(json!({ "reason": reason }))),
         Command::Resume { stack } => (stack, "resume", None),
     };

@@ -220,6 +220,9 @@ impl Run<'_> {
             Step::ServiceRollback { id, version, spec } => {
                 swarm.service_rollback(id, *version, spec).await.map(|()| None)
             }
+            Step::ServiceRestart { id, version, spec, .. } => {
+                swarm.service_update(id, *version, spec, self.credentials(spec).as_ref()).await.map(|()| None)
+            }
             Step::Remove { kind, id, .. } => gone(remove(swarm, *kind, id).await).map(|()| None),
             Step::Forget => match &self.state_at {
                 Some(at) => gone(swarm.config_remove(&at.id).await).map(|()| None),
@@ -273,6 +276,7 @@ impl Run<'_> {
             if let Some(service) = service {
                 service.reason.clone_from(&tell.message);
             }
+            self.state.retell_last_failure();
         }
     }
 }
@@ -419,16 +423,28 @@ pub enum CommandError {
     Apply(#[from] ApplyError),
 }
 
-/// Carries out a person's command about one stack: its state changes, and the next pass does the rest. When a pass, or another
-/// person, writes the state at the same time, it is read and decided again.
+/// Carries out a person's command about one stack: its state changes, and the next pass does the rest. True if it did change.
 pub async fn carry_out(
     swarm: &Swarm,
     stack: &StackName,
     wish: &Command,
     now: OffsetDateTime,
-) -> Result<(), CommandError> {
+) -> Result<bool, CommandError> {
+    let changed = change_state(swarm, stack, &|state| command(state, wish, now)).await?;
+    if changed {
+        info!(%stack, ?wish, "command taken");
+    }
+    Ok(changed)
+}
+
+/// Gives what a state becomes, or why it does not.
+pub type Decide<'a> = dyn Fn(Option<&StackState>) -> Result<StackState, String> + Send + Sync + 'a;
+
+/// Changes a stack's state; true if that took a write. When a pass, or another person, writes it at the same time, it is read and
+/// decided again.
+pub async fn change_state(swarm: &Swarm, stack: &StackName, decide: &Decide<'_>) -> Result<bool, CommandError> {
     for _ in 0..COMMAND_ATTEMPTS_MAX {
-        match carry_out_once(swarm, stack, wish, now).await {
+        match change_state_once(swarm, stack, decide).await {
             Err(CommandError::Apply(error)) if error.is_conflict() => {}
             result => return result,
         }
@@ -436,12 +452,7 @@ pub async fn carry_out(
     Err(CommandError::Refused(format!("the state of stack {stack} changes all the time; try again")))
 }
 
-async fn carry_out_once(
-    swarm: &Swarm,
-    stack: &StackName,
-    wish: &Command,
-    now: OffsetDateTime,
-) -> Result<(), CommandError> {
+async fn change_state_once(swarm: &Swarm, stack: &StackName, decide: &Decide<'_>) -> Result<bool, CommandError> {
     let name = StackState::config_name(stack);
     let live = match swarm.config(&name).await {
         Ok(config) => Some(config),
@@ -449,14 +460,13 @@ async fn carry_out_once(
         Err(source) => return Err(ApplyError::Engine { verb: "read", kind: "state", name, source }.into()),
     };
     let before = live.as_ref().map(|config| StackState::decode(&config.spec)).transpose().map_err(ApplyError::from)?;
-    let after = command(before.as_ref(), wish, now).map_err(CommandError::Refused)?;
+    let after = decide(before.as_ref()).map_err(CommandError::Refused)?;
     if before.as_ref() == Some(&after) {
-        return Ok(());
+        return Ok(false);
     }
     let at = live.map(|config| StateAt { id: config.id, version: config.version.index });
     save_state(swarm, stack, &after, at.as_ref()).await?;
-    info!(%stack, ?wish, "command taken");
-    Ok(())
+    Ok(true)
 }
 
 /// `swarmkeeper leave`: takes away our states and key, and nothing else. Gives how many configs went.

@@ -23,6 +23,15 @@ async fn engine(services: ResponseTemplate) -> (MockServer, Swarm) {
         Mock::given(method("POST")).and(path("/v1.41/configs/state/update")).respond_with(ResponseTemplate::new(200)),
         Mock::given(method("POST")).and(path("/v1.41/networks/create")).respond_with(answer(json!({"Id": "net1"}))),
         Mock::given(method("POST")).and(path("/v1.41/services/create")).respond_with(services),
+        Mock::given(method("POST"))
+            .and(path_regex("/v1.41/services/.*/update"))
+            .respond_with(answer(json!({"Warnings": null}))),
+        Mock::given(method("GET"))
+            .and(path("/v1.41/distribution/app:1@sha256:aa/json"))
+            .respond_with(answer(json!({"Descriptor": {"digest": "sha256:aa"}, "Platforms": []}))),
+        Mock::given(method("GET"))
+            .and(path("/v1.41/distribution/app:1@sha256:bb/json"))
+            .respond_with(refused(500, "manifest unknown")),
     ];
     for mock in mocks {
         mock.mount(&server).await;
@@ -128,4 +137,37 @@ async fn a_command_that_meets_another_write_is_decided_again() {
     let writes = writes(&server).await;
     assert_eq!(writes.len(), 2);
     assert!(writes[1].1["Labels"]["swarmkeeper.state"].as_str().unwrap().contains("night"));
+}
+
+#[tokio::test]
+async fn a_restart_writes_the_service_as_it_lives_and_its_wish_first() {
+    let (server, swarm) = engine(created()).await;
+    let mut world = World::new();
+    let desired = stack("aaa", &["api app:1"]);
+    world.settle(Some(&desired));
+    let wish = crate::status::Command::Restart { stack: shop(), service: "api".into(), reason: "leaks memory".into() };
+    world.command(&wish);
+    let mut plan = world.plan(Some(&desired));
+    // The state of the model lives in no engine.
+    plan.state_at = None;
+    let outcome = apply(&plan, &swarm, &|_| None, &CancellationToken::new()).await;
+    assert!(outcome.error.is_none() && outcome.told.is_empty(), "{:?}", outcome.error);
+    let writes = writes(&server).await;
+    let paths: Vec<&str> = writes.iter().map(|(path, _)| path.as_str()).collect();
+    let id = &world.observed.services["shop_api"].id;
+    assert_eq!(paths, ["/configs/create".to_owned(), format!("/services/{id}/update")]);
+    let state = writes[0].1["Labels"]["swarmkeeper.state"].as_str().unwrap();
+    assert!(state.contains(r#""force_update":1"#), "{state}");
+    let live = &world.observed.services["shop_api"].spec.task_template.container_spec.image;
+    assert_eq!(writes[1].1["TaskTemplate"]["ForceUpdate"], 1);
+    assert_eq!(writes[1].1["TaskTemplate"]["ContainerSpec"]["Image"], json!(live));
+}
+
+#[tokio::test]
+async fn a_digest_is_asked_for_by_itself() {
+    let (_server, swarm) = engine(created()).await;
+    let images = ["app:1@sha256:aa", "app:1@sha256:bb"].map(str::to_owned);
+    let found = super::observe::resolve(&swarm, images.into(), &|_| None).await;
+    assert_eq!(found["app:1@sha256:aa"].as_ref().unwrap().image, "app:1@sha256:aa");
+    assert!(found["app:1@sha256:bb"].as_ref().unwrap_err().contains("manifest unknown"));
 }

@@ -179,6 +179,7 @@ pub fn plan_file(
     plan(Input {
         stack: &desired.name,
         desired: Some(desired),
+        held: false,
         observed: observed.stack(&desired.name),
         images,
         unsettled: &[],

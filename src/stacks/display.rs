@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::diff::Difference;
 use super::images::{digest, short, without_digest};
-use super::plan::{Action, Change, NoteKind, Plan, Restart};
+use super::plan::{Action, Change, NoteKind, Plan, RESTART, Restart};
 use super::state::Kind;
 use crate::model::Revision;
 
@@ -100,6 +100,7 @@ fn values(difference: &Difference) -> String {
     match (&difference.old, &difference.new) {
         (Some(old), Some(new)) if difference.what == "image" => image(old, new),
         (Some(old), Some(new)) => format!("{old} → {new}"),
+        (None, Some(new)) if difference.what == RESTART => format!("asked for: {new}"),
         (None, Some(new)) => format!("+ {new}"),
         (Some(old), None) => format!("- {old}"),
         (None, None) => "changed".to_owned(),

@@ -15,7 +15,14 @@ pub type Resolutions = BTreeMap<String, Result<Image, String>>;
 
 /// Texts whose digest planning needs: new ones, and changed ones.
 pub fn images_to_resolve(desired: &DesiredStack, observed: ObservedStack<'_>) -> BTreeSet<String> {
-    let chosen = |text: &str| observed.live.is_some_and(|live| live.state.images.contains_key(text));
+    let chosen = |text: &str| {
+        let state = observed.live.map(|live| &live.state);
+        // A rollback brings its digests along. Once it is over they do not count: the revision tells.
+        let held = state.and_then(|state| state.rollback.as_ref());
+        let held = held.filter(|rollback| Some(&rollback.revision) == desired.revision.as_ref());
+        state.is_some_and(|state| state.images.contains_key(text))
+            || held.is_some_and(|rollback| rollback.images.contains_key(text))
+    };
     let mut texts = BTreeSet::new();
     for service in desired.objects.services.values() {
         let text = &service.spec.task_template.container_spec.image;

@@ -8,6 +8,7 @@
 //! * What is as wanted is not written; a plan without steps and state makes no write call.
 //! * Only objects whose IDs the state lists are changed or removed, and volumes never are.
 //! * The rollout is recorded before its first write. A revision that failed is not tried again until git changes or somebody says `retry`.
+//! * A person's rollback holds until git changes the stack, and is only taken if it can succeed as far as one can see.
 //! * No secret's content, and no value of a variable or label, is in a plan, a state, a status or a log.
 //!
 //! # Limits
@@ -21,12 +22,18 @@ mod apply_tests;
 pub mod deploy;
 pub mod diff;
 mod display;
+pub mod history;
 pub mod images;
 pub mod key;
 pub mod observe;
 mod order;
 pub mod pass;
 pub mod plan;
+#[cfg(test)]
+mod restart_tests;
+pub mod rollback;
+#[cfg(test)]
+mod rollback_tests;
 pub mod rollout;
 pub mod state;
 pub mod status;
@@ -40,6 +47,6 @@ pub use observe::{
     Observed, ObservedStack, SecretContents, compare_secrets, is_adopting, observe, resolve, secrets_of_adoptions,
     unrecorded_secrets,
 };
-pub use pass::{Pass, plan_all};
+pub use pass::{Held, Pass, plan_all, targets};
 pub use plan::{Input, Plan, Policy, plan};
 pub use state::StackState;

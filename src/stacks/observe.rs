@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures_util::{StreamExt, stream};
 
 use super::apply::Auth;
-use super::images::Resolutions;
+use super::images::{Resolutions, digest};
 use super::key::{KEY_CONFIG, Key, is_hashed_name};
 use super::state::{BadState, Image, STATE_PREFIX, StackState};
 use crate::io::swarm::{Error, Swarm, config_content};
@@ -88,13 +88,15 @@ pub async fn observe(swarm: &Swarm) -> Result<Observed, Error> {
     Ok(observed)
 }
 
-/// Asks registries, through the engine, for the digests of images.
+/// Asks registries, through the engine, for the digests of images; of one that names its digest, whether that is there.
 pub async fn resolve(swarm: &Swarm, texts: BTreeSet<String>, auth: &Auth<'_>) -> Resolutions {
     stream::iter(texts)
         .map(|text| async move {
             let answer = swarm.distribution(&text, auth(&text).as_ref()).await;
-            let image =
-                answer.map(|found| Image { image: format!("{text}@{}", found.digest), platforms: found.placement() });
+            let image = answer.map(|found| {
+                let image = if digest(&text).is_some() { text.clone() } else { format!("{text}@{}", found.digest) };
+                Image { image, platforms: found.placement() }
+            });
             (text, image.map_err(|error| error.to_string()))
         })
         .buffer_unordered(RESOLUTIONS_AT_ONCE)

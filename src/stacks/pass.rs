@@ -7,9 +7,11 @@ use time::OffsetDateTime;
 use super::images::Resolutions;
 use super::key::Key;
 use super::observe::{Observed, SecretContents};
-use super::plan::{Input, Note, NoteKind, Plan, Policy, plan};
+use super::plan::{Input, Plan, Policy, plan, plan_broken};
 use crate::model::{DesiredStack, StackName};
-use crate::status::StackState as Verdict;
+
+/// Stacks that a person's rollback holds, as their commits have them, or why they cannot be rendered.
+pub type Held = BTreeMap<StackName, Result<DesiredStack, String>>;
 
 /// Everything that a pass over all stacks looks at.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,8 @@ pub struct Pass<'a> {
     pub desired: &'a [DesiredStack],
     /// Stacks that git has and that cannot be rendered, with the reason: left alone, and no orphans.
     pub broken: &'a BTreeMap<StackName, String>,
+    /// Stacks that a rollback holds, over or not.
+    pub held: &'a Held,
     /// What lives.
     pub observed: &'a Observed,
     /// What registries said.
@@ -45,9 +49,55 @@ pub fn plan_all(pass: &Pass<'_>) -> Vec<Plan> {
         plans.insert(name.clone(), plan_one(pass, name, None, &[]));
     }
     for (name, reason) in pass.broken {
-        plans.insert(name.clone(), broken(pass, name, reason));
+        plans.insert(name.clone(), plan_one_broken(pass, name, reason));
     }
     plans.into_values().collect()
+}
+
+/// Every stack as it shall be: as git has it, or as the commit has it at which a rollback holds it.
+pub fn targets<'a>(
+    desired: &'a [DesiredStack],
+    held: &'a Held,
+    observed: &Observed,
+    key: &Key,
+) -> Vec<&'a DesiredStack> {
+    let in_git = desired.iter().filter_map(|head| match target(Some(head), &head.name, held, observed, key) {
+        Target::Git => Some(head),
+        Target::Held(stack) => Some(stack),
+        Target::Unknown(_) => None,
+    });
+    let names: BTreeSet<&StackName> = desired.iter().map(|stack| &stack.name).collect();
+    let broken = held.iter().filter(|(name, _)| !names.contains(name)).filter_map(|(_, stack)| stack.as_ref().ok());
+    in_git.chain(broken).collect()
+}
+
+/// What a stack shall be.
+enum Target<'a> {
+    /// As git has it.
+    Git,
+    /// As this commit has it.
+    Held(&'a DesiredStack),
+    /// A rollback holds it at a commit that cannot be rendered.
+    Unknown(String),
+}
+
+/// What a stack shall be; `git` is git's, none where git's cannot be rendered.
+fn target<'a>(
+    git: Option<&DesiredStack>,
+    name: &StackName,
+    held: &'a Held,
+    observed: &Observed,
+    key: &Key,
+) -> Target<'a> {
+    let rollback = observed.states.get(name).and_then(|live| live.state.rollback.as_ref());
+    let Some(rollback) = rollback.filter(|rollback| git.is_none_or(|git| !rollback.is_over(git, key))) else {
+        return Target::Git;
+    };
+    match held.get(name) {
+        Some(Ok(stack)) => Target::Held(stack),
+        Some(Err(reason)) => Target::Unknown(format!("{}, and nothing is done: {reason}", rollback.in_words())),
+        None => Target::Unknown(format!("{}, and that commit was not rendered", rollback.in_words())),
+    }
 }
 
 /// Plans a stack after those it waits for. In a circle everyone waits for the others, and says so.
@@ -73,38 +123,41 @@ fn plan_with_predecessors<'a>(
 }
 
 fn plan_one(pass: &Pass<'_>, name: &StackName, desired: Option<&DesiredStack>, unsettled: &[StackName]) -> Plan {
-    plan(Input {
-        stack: name,
+    // What git no longer has at all is an orphan, rolled back or not.
+    let Some(head) = desired else { return plan(input(pass, name, None, unsettled)) };
+    match target(Some(head), name, pass.held, pass.observed, pass.key) {
+        Target::Git => plan(input(pass, name, Some(head), unsettled)),
+        Target::Held(stack) => plan(Input { held: true, ..input(pass, name, Some(stack), unsettled) }),
+        Target::Unknown(reason) => plan_broken(input(pass, name, None, unsettled), &reason),
+    }
+}
+
+/// A stack that cannot be rendered: nothing is planned for it, unless a rollback holds it elsewhere.
+fn plan_one_broken(pass: &Pass<'_>, name: &StackName, reason: &str) -> Plan {
+    match target(None, name, pass.held, pass.observed, pass.key) {
+        Target::Git => plan_broken(input(pass, name, None, &[]), reason),
+        Target::Held(stack) => plan(Input { held: true, ..input(pass, name, Some(stack), &[]) }),
+        Target::Unknown(held) => plan_broken(input(pass, name, None, &[]), &format!("{held}; git has: {reason}")),
+    }
+}
+
+fn input<'a>(
+    pass: &Pass<'a>,
+    stack: &'a StackName,
+    desired: Option<&'a DesiredStack>,
+    unsettled: &'a [StackName],
+) -> Input<'a> {
+    Input {
+        stack,
         desired,
-        observed: pass.observed.stack(name),
+        held: false,
+        observed: pass.observed.stack(stack),
         images: pass.images,
         unsettled,
         secrets: pass.secrets,
         key: pass.key,
         now: pass.now,
         policy: pass.policy,
-    })
-}
-
-/// A stack that cannot be rendered: nothing is planned for it.
-fn broken(pass: &Pass<'_>, name: &StackName, reason: &str) -> Plan {
-    let live = pass.observed.stack(name);
-    Plan {
-        schema: super::plan::SCHEMA,
-        stack: name.clone(),
-        from: live.healthy_revision().cloned(),
-        to: None,
-        verdict: Verdict::Error,
-        changes: Vec::new(),
-        unchanged: 0,
-        notes: vec![Note { kind: NoteKind::Error, text: reason.to_owned() }],
-        steps: Vec::new(),
-        state: None,
-        saves_state: false,
-        state_at: None,
-        tells: Vec::new(),
-        settled: false,
-        ids: BTreeMap::new(),
     }
 }
 
@@ -112,6 +165,7 @@ fn broken(pass: &Pass<'_>, name: &StackName, reason: &str) -> Plan {
 mod tests {
     use super::*;
     use crate::stacks::world::{World, stack};
+    use crate::status::StackState as Verdict;
 
     /// Stacks as `name: after,…`; gives each stack's verdict.
     fn check(stacks: &[(&str, &[&str])], wanted: &[(&str, Verdict)]) {
@@ -130,6 +184,7 @@ mod tests {
         let plans = plan_all(&Pass {
             desired: &desired,
             broken: &broken,
+            held: &Held::new(),
             observed: &world.observed,
             images: &world.images,
             secrets: &world.secrets,

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::history::Entry;
+use super::rollback::Rollback;
 use crate::model::{Revision, StackName};
 use crate::spec::{ConfigSpec, Extra, Labels, Platform};
 use crate::status::Command;
@@ -33,6 +35,9 @@ const APPROVALS_MAX: usize = 10;
 
 /// Fewest digits of a revision that a person may approve by.
 const REVISION_DIGITS_MIN: usize = 7;
+
+/// Longest reason that a person may give, in characters.
+const REASON_CHARS_MAX: usize = 500;
 
 /// Largest state written. The engine takes 1.4 MB in labels.
 pub const STATE_BYTES_MAX: usize = 1_000_000;
@@ -69,6 +74,15 @@ pub struct StackState {
     /// Left alone by a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// How the last rollouts ended, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Entry>,
+    /// A person brought the stack back to a revision, where it stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// Services that a person wants restarted, by full name; gone when that is done.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restarts: BTreeMap<String, RestartWish>,
     /// Revisions let through the brake, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approved: Vec<String>,
@@ -273,6 +287,22 @@ pub struct Pause {
     /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
+    /// True if all stacks were paused together: they are resumed together.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+}
+
+/// A restart that a person asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartWish {
+    /// Why.
+    pub reason: String,
+    /// When it was asked for.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// The service's ForceUpdate when it is done. Noted before the write, so that a successor does not restart once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force_update: Option<u64>,
 }
 
 /// A state that cannot be read: the stack is left alone until a person looks.
@@ -339,6 +369,15 @@ impl StackState {
         self.failed.drain(..surplus);
     }
 
+    /// The history's last failure says what the failure that is remembered says: its reason is completed by a log.
+    pub fn retell_last_failure(&mut self) {
+        let Some(failure) = self.failed.last() else { return };
+        let entry = self.history.last_mut().filter(|entry| entry.revision == failure.revision && !entry.runs());
+        if let Some(entry) = entry {
+            entry.set_reason(&failure.reason());
+        }
+    }
+
     /// True if a person let this revision through the brake.
     pub fn approves(&self, revision: Option<&Revision>) -> bool {
         revision
@@ -357,7 +396,20 @@ pub fn command(state: Option<&StackState>, command: &Command, now: OffsetDateTim
     let mut new = state.cloned().unwrap_or_default();
     match command {
         Command::Adopt { .. } => new.adopt = true,
-        Command::Pause { reason, .. } => new.pause = Some(Pause { reason: reason.clone(), since: now }),
+        Command::Pause { reason, .. } => {
+            new.pause = Some(Pause { reason: checked(reason)?, since: now, all: false });
+        }
+        Command::PauseAll { reason } => {
+            // Who paused one stack had a reason that outlives this one.
+            if new.pause.is_none() {
+                new.pause = Some(Pause { reason: checked(reason)?, since: now, all: true });
+            }
+        }
+        Command::ResumeAll => drop(new.pause.take_if(|pause| pause.all)),
+        Command::Restart { stack, service, reason } => {
+            let restart = RestartWish { reason: checked(reason)?, since: now, force_update: None };
+            new.restarts.insert(owned_service(&new, stack, service)?, restart);
+        }
         Command::Remove { stack } => {
             state.ok_or_else(|| {
                 format!("swarmkeeper does not manage stack {stack}; `docker stack rm {stack}` removes it")
@@ -370,22 +422,50 @@ pub fn command(state: Option<&StackState>, command: &Command, now: OffsetDateTim
                 return Err(format!("nothing of stack {stack} has failed"));
             }
             forget_failures(&mut new);
-            // A tag that failed may have been pushed again.
-            new.images.clear();
+            // A tag that failed may have been pushed again. A rollback has its own digests, and those of git's head wait meanwhile.
+            if new.rollback.is_none() {
+                new.images.clear();
+            }
         }
         Command::Resume { stack } => {
-            if new.pause.is_none() && new.holds.is_empty() {
+            if new.pause.is_none() && new.holds.is_empty() && new.rollback.is_none() {
                 return Err(format!("stack {stack} is neither paused nor held"));
             }
             new.pause = None;
+            new.rollback = None;
             // Without its baseline what git says counts as new, and is applied.
             for service in std::mem::take(&mut new.holds).into_keys() {
                 new.baselines.remove(&service);
             }
         }
+        Command::Rollback { .. } => return Err("a rollback is checked before it is taken".into()),
         Command::Sync | Command::Leave => return Err("this command is about no single stack".into()),
     }
     Ok(new)
+}
+
+/// A reason in one line, of a length that a state can bear.
+pub(super) fn checked(reason: &str) -> Result<String, String> {
+    let length = reason.chars().count();
+    if length <= REASON_CHARS_MAX {
+        Ok(reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    } else {
+        Err(format!("the reason has {length} characters: at most {REASON_CHARS_MAX}"))
+    }
+}
+
+/// The full name of a service that is ours.
+fn owned_service(state: &StackState, stack: &StackName, key: &str) -> Result<String, String> {
+    let name = stack.scoped(key);
+    if state.owned.services.contains_key(&name) {
+        return Ok(name);
+    }
+    let prefix = stack.scoped("");
+    let known: Vec<&str> = state.owned.services.keys().filter_map(|name| name.strip_prefix(&prefix)).collect();
+    if known.is_empty() {
+        return Err(format!("swarmkeeper manages no service of stack {stack}"));
+    }
+    Err(format!("stack {stack} has no service {key:?}; it has {}", known.join(", ")))
 }
 
 fn approve(state: &mut StackState, stack: &StackName, revision: &str) -> Result<(), String> {
@@ -475,6 +555,33 @@ mod tests {
         let resumed = command(Some(&paused), &Command::Resume { stack: shop() }, NOW).unwrap();
         assert_eq!(resumed, StackState::default());
         assert!(command(Some(&resumed), &Command::Resume { stack: shop() }, NOW).is_err());
+    }
+
+    #[test]
+    fn what_was_paused_by_itself_outlasts_a_pause_of_all() {
+        let all = Command::PauseAll { reason: "freeze".into() };
+        let alone = command(None, &Command::Pause { stack: shop(), reason: "migration".into() }, NOW).unwrap();
+        assert_eq!(command(Some(&alone), &all, NOW).unwrap(), alone);
+        assert_eq!(command(Some(&alone), &Command::ResumeAll, NOW).unwrap(), alone);
+        let together = command(None, &all, NOW).unwrap();
+        assert_eq!(together.pause.as_ref().unwrap().reason, "freeze");
+        assert_eq!(command(Some(&together), &Command::ResumeAll, NOW).unwrap(), StackState::default());
+        assert_eq!(command(Some(&together), &Command::Resume { stack: shop() }, NOW).unwrap(), StackState::default());
+    }
+
+    #[test]
+    fn a_restart_needs_a_service_of_ours() {
+        let mut state = StackState::default();
+        let restart = |state: &StackState, service: &str, reason: &str| {
+            let wish = Command::Restart { stack: shop(), service: service.into(), reason: reason.into() };
+            command(Some(state), &wish, NOW)
+        };
+        assert_eq!(restart(&state, "api", "").unwrap_err(), "swarmkeeper manages no service of stack shop");
+        state.owned.services.insert("shop_api".into(), "id".into());
+        state.owned.services.insert("shop_web".into(), "id".into());
+        assert_eq!(restart(&state, "db", "").unwrap_err(), "stack shop has no service \"db\"; it has api, web");
+        assert!(restart(&state, "api", &"x".repeat(REASON_CHARS_MAX + 1)).is_err());
+        assert_eq!(restart(&state, "api", "a leak").unwrap().restarts["shop_api"].reason, "a leak");
     }
 
     #[test]

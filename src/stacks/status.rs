@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 
 use super::observe::ObservedStack;
-use super::plan::{NoteKind, Plan};
+use super::plan::{Note, NoteKind, Plan};
+use super::rollback::ROLLED_BACK;
 use super::rollout::{Count, Progress, judge, last_failure};
 use crate::model::{DesiredStack, Revision};
 use crate::spec::Service;
@@ -121,14 +122,17 @@ fn next(plan: &Plan, state: StackState) -> Option<String> {
             let revision = plan.to.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("swarmkeeper approve {stack} {revision}")
         }
-        StackState::Held if plan.notes.iter().any(|note| note.text.contains("failed")) => {
-            format!("swarmkeeper retry {stack}")
-        }
+        StackState::Held if plan.notes.iter().any(is_failure) => format!("swarmkeeper retry {stack}"),
         StackState::Held | StackState::Paused => format!("swarmkeeper resume {stack}"),
         StackState::Orphan => format!("swarmkeeper remove {stack}"),
         StackState::Drift | StackState::Error => format!("swarmkeeper plan {stack}"),
     };
     Some(command)
+}
+
+/// A failure, and not a person's words about one.
+fn is_failure(note: &Note) -> bool {
+    note.text.contains("failed") && !note.text.starts_with(ROLLED_BACK)
 }
 
 #[cfg(test)]

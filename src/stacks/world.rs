@@ -11,6 +11,7 @@ use super::images::{Resolutions, digest};
 use super::key::Key;
 use super::observe::{LiveState, Observed, SecretContents};
 use super::plan::{Input, Plan, Policy, Step, plan};
+use super::rollback::{self, Preparation, choose, prepare};
 use super::state::{Image, Kind, StackState, command};
 use crate::model::{
     DesiredService, DesiredStack, Location, Revision, Sensitive, StackName, StackObjects, StackSettings, Wanted,
@@ -29,6 +30,8 @@ pub struct World {
     pub secrets: SecretContents,
     /// Images whose tasks fail.
     pub broken: BTreeSet<String>,
+    /// What the commits of rollbacks have.
+    pub commits: Vec<DesiredStack>,
     /// Writes made so far.
     pub writes: usize,
     next: u64,
@@ -119,6 +122,7 @@ impl World {
             now: super::rollout::timestamp("2026-01-02T03:00:00Z").unwrap(),
             secrets: SecretContents::new(),
             broken: BTreeSet::new(),
+            commits: Vec::new(),
             writes: 0,
             next: 1,
         }
@@ -131,6 +135,11 @@ impl World {
 
     pub fn plan_after(&self, desired: Option<&DesiredStack>, unsettled: &[StackName]) -> Plan {
         let name = shop();
+        let rollback = self.observed.states.get(&name).and_then(|live| live.state.rollback.as_ref());
+        let key = self.observed.key.as_ref().unwrap();
+        let holds = rollback.filter(|rollback| desired.is_some_and(|head| !rollback.is_over(head, key)));
+        let held = holds.map(|rollback| self.commit(&rollback.revision));
+        let desired = held.or(desired);
         // A registry that knows every image, unless a test says otherwise.
         let mut images = self.images.clone();
         for service in desired.into_iter().flat_map(|desired| desired.objects.services.values()) {
@@ -142,14 +151,48 @@ impl World {
         plan(Input {
             stack: &name,
             desired,
+            held: held.is_some(),
             observed: self.observed.stack(&name),
             images: &images,
             unsettled,
             secrets: &self.secrets,
-            key: self.observed.key.as_ref().unwrap(),
+            key,
             now: self.now,
             policy: &self.policy,
         })
+    }
+
+    fn commit(&self, revision: &Revision) -> &DesiredStack {
+        self.commits.iter().find(|stack| stack.revision.as_ref() == Some(revision)).unwrap()
+    }
+
+    /// `rollback [REVISION]` while git has `head`; every digest is there unless `images` says otherwise.
+    pub fn go_back(&mut self, head: &DesiredStack, wanted: Option<&str>) -> Result<String, String> {
+        let (name, state) = (shop(), self.state().clone());
+        let entry = choose(&name, &state, wanted)?;
+        let target = self.commit(entry.revision.as_ref().unwrap());
+        let images = rollback::images(entry, target, &self.observed)?;
+        let found = |image: &String| Ok(Image { image: image.clone(), platforms: resolved("x").platforms });
+        let answers = images.into_values().map(|image| {
+            let answer = self.images.get(&image).cloned().unwrap_or_else(|| found(&image));
+            (image, answer)
+        });
+        let prepared = prepare(&Preparation {
+            stack: &name,
+            observed: &self.observed,
+            entry,
+            target,
+            head: head.revision.as_ref(),
+            wanted: Some(head),
+            images: &answers.collect(),
+            reason: "it leaks",
+            key: self.observed.key.as_ref().unwrap(),
+            now: self.now,
+            policy: &self.policy,
+        })?;
+        let state = prepared.enter(Some(&state))?;
+        self.save(&state);
+        Ok(prepared.in_words())
     }
 
     /// One pass: plan, do, and a minute goes by.
@@ -279,6 +322,10 @@ impl World {
                 self.update(&write.spec.name, &with_ids(&write.spec, ids));
             }
             Step::ServiceRollback { spec, .. } => self.roll_back(&spec.name),
+            Step::ServiceRestart { version, spec, .. } => {
+                assert_eq!(self.service(&spec.name).version.index, *version);
+                self.update(&spec.name, spec);
+            }
             Step::Remove { kind: Kind::Service, name, id } => {
                 self.observed.services.remove(name).unwrap();
                 self.observed.tasks.remove(id);

@@ -18,6 +18,7 @@
 mod conduct;
 mod deploying;
 mod faults;
+mod history;
 mod leading;
 mod leaving;
 mod registering;
@@ -64,6 +65,11 @@ fn main() {
         conduct::what_became_of_a_stack_is_told_once,
         conduct::the_doctor_finds_every_node_well_and_names_a_rival,
         conduct::a_paused_stack_stays_paused_when_consul_forgets_everything,
+        history::history_shows_what_ran,
+        history::a_rollback_returns_to_the_digest_though_the_tag_has_moved,
+        history::a_rollback_to_a_digest_that_is_gone_is_refused,
+        history::a_restart_replaces_the_tasks_of_exactly_that_service,
+        history::all_stacks_are_paused_and_resumed_together,
         registering::a_container_is_in_dns_while_it_runs,
         registering::a_healthcheck_decides_what_dns_answers,
         registering::an_unchanged_node_writes_nothing_to_consul,

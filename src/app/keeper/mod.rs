@@ -9,6 +9,8 @@
 //! stacks' states speak of.
 
 mod orders;
+mod pins;
+mod rollback;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span, warn};
 
-use super::agent::{Manager, Order};
+use super::agent::{Histories, Manager, Order};
 use super::git::GitView;
 use super::settings::Settings;
 use super::waiters::Waiters;
@@ -39,7 +41,7 @@ use crate::stacks::apply::{self, Outcome, apply, ensure_key};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
 use crate::stacks::status::status;
-use crate::stacks::{Observed, Plan, Resolutions, images_to_resolve};
+use crate::stacks::{Held, Key, Observed, Plan, Resolutions, images_to_resolve, targets};
 use crate::status::{ClusterStatus, StackState};
 use crate::telemetry::{self, StackGauges};
 
@@ -98,6 +100,7 @@ pub struct Keeper {
     orders: mpsc::Receiver<Order>,
     waiters: Arc<Waiters>,
     status: watch::Sender<ClusterStatus>,
+    histories: watch::Sender<Histories>,
     token: Arc<RwLock<Option<Sensitive<String>>>>,
     memory: Memory,
 }
@@ -116,8 +119,10 @@ struct Memory {
     problem: Option<String>,
     /// `leave` was asked for: this process deploys nothing any more.
     has_left: bool,
-    /// The revisions pinned in our clone.
-    pinned: BTreeMap<StackName, Revision>,
+    /// Stacks that a rollback holds, as their commits have them.
+    held: Held,
+    /// The commits pinned in our clone, by name; none before we looked.
+    pinned: Option<BTreeMap<String, Revision>>,
     /// What was wrong with credentials last time.
     credentials_said: String,
 }
@@ -137,10 +142,12 @@ impl Keeper {
         let waiters = Arc::new(Waiters::default());
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let (status, seen) = watch::channel(telling::nothing_known(&parts.cluster));
+        let (histories, told) = watch::channel(Histories::new());
         let token = Arc::new(RwLock::new(None));
         let manager = Manager {
             leadership: parts.leadership.clone(),
             status: seen,
+            histories: told,
             orders,
             passes: Arc::clone(&waiters),
             fetches: Arc::clone(&parts.git_waiters),
@@ -150,7 +157,7 @@ impl Keeper {
         };
         let board = Board::new(parts.fence.clone(), leader::Keys::new(&parts.cluster).stacks());
         let memory = Memory::default();
-        (Self { parts, board, orders: ordered, waiters, status, token, memory }, manager)
+        (Self { parts, board, orders: ordered, waiters, status, histories, token, memory }, manager)
     }
 
     /// Passes until `shutdown`.
@@ -173,7 +180,9 @@ impl Keeper {
         let marks = observed.states.values().flat_map(|live| {
             let healthy = live.state.healthy.as_ref().and_then(|mark| mark.revision.clone());
             let intended = live.state.rollout.as_ref().and_then(|intent| intent.revision.clone());
-            [healthy, intended]
+            // A rollback holds against what git had then: an older head would look like a change.
+            let withheld = live.state.rollback.as_ref().and_then(|rollback| rollback.git.revision.clone());
+            [healthy, intended, withheld]
         });
         tokio::task::block_in_place(|| {
             marks.flatten().filter(|revision| self.parts.repo.commit(revision).is_err()).collect()
@@ -214,9 +223,10 @@ impl Keeper {
             return After(IDLE);
         }
         self.render();
+        self.hold(&observed);
         let credentials = self.credentials();
         let auth = |image: &str| ImageRef::parse(image).ok().and_then(|image| credentials.for_image(image.domain()));
-        self.resolve(&observed, &auth).await;
+        self.resolve(&observed, &key, &auth).await;
 
         let now = OffsetDateTime::now_utc();
         // Without a head nothing is known of what git says, and nothing is an orphan because of that.
@@ -236,6 +246,7 @@ impl Keeper {
         let plans = plan_all(&Pass {
             desired: &rendered.desired,
             broken: &rendered.broken,
+            held: &self.memory.held,
             observed: &observed,
             images: &self.memory.images,
             secrets: &secrets,
@@ -244,8 +255,9 @@ impl Keeper {
             policy: &self.parts.settings.policy,
         });
         let (mut stacks, mut after) = (Vec::new(), IDLE);
+        let targets = targets(&rendered.desired, &self.memory.held, &observed, &key);
         for plan in &plans {
-            let desired = rendered.desired.iter().find(|stack| stack.name == plan.stack);
+            let desired = targets.iter().find(|stack| stack.name == plan.stack).copied();
             let outcome = self.apply(plan, &auth, shutdown).await;
             let error = outcome.error.as_ref().map(ToString::to_string);
             let stack = status(desired, observed.stack(&plan.stack), plan, error.as_deref(), now);
@@ -254,6 +266,7 @@ impl Keeper {
             stacks.push(stack);
         }
         self.pin(&observed);
+        self.show_histories(&observed);
         self.show(stacks, observed.nodes.len(), answers).await;
         After(after)
     }
@@ -294,22 +307,6 @@ impl Keeper {
         self.memory.rendered = Some((head, rendered));
     }
 
-    /// Keeps what the stacks' healthy revisions were made of readable, even when the branch is rewritten.
-    fn pin(&mut self, observed: &Observed) {
-        for (stack, live) in &observed.states {
-            let Some(revision) = live.state.healthy.as_ref().and_then(|mark| mark.revision.as_ref()) else { continue };
-            if self.memory.pinned.get(stack) == Some(revision) {
-                continue;
-            }
-            let name = format!("healthy/{stack}");
-            match tokio::task::block_in_place(|| self.parts.repo.pin(&name, revision)) {
-                Ok(()) => drop(self.memory.pinned.insert(stack.clone(), revision.clone())),
-                // A clone made after the branch was rewritten does not have it: nothing is lost that was there.
-                Err(error) => tracing::debug!(%stack, %revision, %error, "not pinned"),
-            }
-        }
-    }
-
     fn credentials(&mut self) -> Credentials {
         let (credentials, findings) = Credentials::load(&self.parts.settings.credentials);
         let said = findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -323,11 +320,12 @@ impl Keeper {
     }
 
     /// Asks registries for the digests that planning needs and that are not known yet.
-    async fn resolve(&mut self, observed: &Observed, auth: &apply::Auth<'_>) {
+    async fn resolve(&mut self, observed: &Observed, key: &Key, auth: &apply::Auth<'_>) {
         let memory = &mut self.memory;
         let desired = memory.rendered.as_ref().map_or(&[][..], |(_, rendered)| &rendered.desired);
+        let stacks = targets(desired, &memory.held, observed, key);
         let mut texts: BTreeSet<String> =
-            desired.iter().flat_map(|stack| images_to_resolve(stack, observed.stack(&stack.name))).collect();
+            stacks.iter().flat_map(|stack| images_to_resolve(stack, observed.stack(&stack.name))).collect();
         // What nobody asks for any more is forgotten, so that a text that comes back is asked anew.
         memory.images.retain(|text, _| texts.contains(text));
         memory.failed.retain(|text, at| texts.contains(text) && at.elapsed() < RESOLVE_RETRY);

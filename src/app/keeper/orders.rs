@@ -1,5 +1,7 @@
 //! What people asked of the leader: carried out at the beginning of a pass, answered at its end.
 
+use std::collections::BTreeSet;
+
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 use tracing::info;
@@ -9,6 +11,7 @@ use crate::app::leaving;
 use crate::http::{CommandError, CommandErrorKind};
 use crate::model::StackName;
 use crate::stacks::apply::{self, carry_out};
+use crate::stacks::state::STATE_PREFIX;
 use crate::status::{ClusterStatus, Command};
 
 /// Those who asked, and what each is told.
@@ -54,11 +57,21 @@ impl Keeper {
     pub(super) async fn obey(&mut self) -> Answers {
         let mut answers = Vec::new();
         while let Ok((command, answer)) = self.orders.try_recv() {
-            let result = match stack_of(&command) {
-                None if command == Command::Leave => Answer::Said(self.leave().await),
-                None => Answer::Summary,
-                Some(stack) => match self.obey_one(stack, &command).await {
-                    Ok(()) => Answer::Stack(stack.clone()),
+            let result = match &command {
+                Command::Leave => Answer::Said(self.leave().await),
+                Command::Sync => Answer::Summary,
+                Command::PauseAll { .. } | Command::ResumeAll => Answer::Said(self.obey_for_all(&command).await),
+                Command::Rollback { stack, revision, reason } => {
+                    Answer::Said(self.roll_back(stack, revision.as_deref(), reason).await)
+                }
+                Command::Adopt { stack }
+                | Command::Approve { stack, .. }
+                | Command::Remove { stack }
+                | Command::Retry { stack }
+                | Command::Restart { stack, .. }
+                | Command::Pause { stack, .. }
+                | Command::Resume { stack } => match self.obey_one(stack, &command).await {
+                    Ok(_) => Answer::Stack(stack.clone()),
                     Err(error) => Answer::Said(Err(error)),
                 },
             };
@@ -67,17 +80,43 @@ impl Keeper {
         answers
     }
 
-    async fn obey_one(&self, stack: &StackName, command: &Command) -> Result<(), CommandError> {
-        let failed =
-            |kind: CommandErrorKind, error: String, next: &str| CommandError { kind, error, next: next.into() };
-        let now = OffsetDateTime::now_utc();
-        carry_out(&self.parts.swarm, stack, command, now).await.map_err(|error| match error {
-            apply::CommandError::Refused(reason) => {
-                failed(CommandErrorKind::Conflict, reason, "`swarmkeeper status` shows what can be done")
+    async fn obey_one(&self, stack: &StackName, command: &Command) -> Result<bool, CommandError> {
+        carry_out(&self.parts.swarm, stack, command, OffsetDateTime::now_utc()).await.map_err(not_done)
+    }
+
+    /// The same for every stack that is known now: those that git has, and those that we have a state of. A stack that comes later
+    /// is not meant. What failed is named; the others are done.
+    async fn obey_for_all(&mut self, command: &Command) -> Result<String, CommandError> {
+        self.render();
+        let states = self.parts.swarm.configs().await.map_err(|error| unavailable(error.to_string()))?;
+        let states = states.iter().filter_map(|config| config.spec.name.strip_prefix(STATE_PREFIX));
+        let mut stacks: BTreeSet<StackName> = states.filter_map(|name| StackName::new(name).ok()).collect();
+        let pauses = matches!(command, Command::PauseAll { .. });
+        // A stack without a state is not paused, so there is nothing to resume.
+        if let Some((_, rendered)) = self.memory.rendered.as_ref().filter(|_| pauses) {
+            stacks.extend(rendered.desired.iter().map(|stack| stack.name.clone()));
+            stacks.extend(rendered.broken.keys().cloned());
+        }
+        let (mut changed, mut failed) = (0, Vec::new());
+        for stack in &stacks {
+            match self.obey_one(stack, command).await {
+                Ok(has_changed) => changed += usize::from(has_changed),
+                Err(error) => failed.push(format!("{stack}: {}", error.error)),
             }
-            apply::CommandError::Apply(error) => {
-                failed(CommandErrorKind::Unavailable, error.to_string(), "ask again in a few seconds")
-            }
+        }
+        if !failed.is_empty() {
+            let all = stacks.len();
+            return Err(unavailable(format!(
+                "done for {} of {all} stacks; not for {}",
+                all - failed.len(),
+                failed.join("; ")
+            )));
+        }
+        let others = stacks.len() - changed;
+        Ok(if pauses {
+            format!("{changed} stacks are paused now, {others} were already; one that git names from now on is not")
+        } else {
+            format!("{changed} stacks go on; what was paused by itself stays so")
         })
     }
 
@@ -111,14 +150,18 @@ impl Keeper {
     }
 }
 
-fn stack_of(command: &Command) -> Option<&StackName> {
-    match command {
-        Command::Adopt { stack }
-        | Command::Approve { stack, .. }
-        | Command::Remove { stack }
-        | Command::Retry { stack }
-        | Command::Pause { stack, .. }
-        | Command::Resume { stack } => Some(stack),
-        Command::Sync | Command::Leave => None,
+/// Why a command about a stack was not carried out, and what to do.
+pub(super) fn not_done(error: apply::CommandError) -> CommandError {
+    match error {
+        apply::CommandError::Refused(error) => CommandError {
+            kind: CommandErrorKind::Conflict,
+            error,
+            next: "`swarmkeeper status` shows what can be done".into(),
+        },
+        apply::CommandError::Apply(error) => unavailable(error.to_string()),
     }
+}
+
+pub(super) fn unavailable(error: String) -> CommandError {
+    CommandError { kind: CommandErrorKind::Unavailable, error, next: "ask again in a few seconds".into() }
 }

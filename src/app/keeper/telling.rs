@@ -10,6 +10,7 @@ use crate::leader::Leadership;
 use crate::notify::Notification;
 use crate::reconcile::After;
 use crate::stacks::plan::{Event, Tell};
+use crate::stacks::{Observed, history};
 use crate::status::{AgentCount, ClusterStatus, GitStatus, LeaderStatus, StackStatus};
 
 impl Keeper {
@@ -45,7 +46,7 @@ impl Keeper {
                 Event::Failed | Event::RolledBack | Event::Held | Event::Braked | Event::Orphaned => {
                     warn!(stack = %tell.stack, service, revision, ?event, log = tell.log.join("\n"), "{}", tell.message);
                 }
-                Event::Started | Event::Converged | Event::Adopted | Event::Removed => {
+                Event::Started | Event::Converged | Event::Restarted | Event::Adopted | Event::Removed => {
                     info!(stack = %tell.stack, service, revision, ?event, "{}", tell.message);
                 }
             }
@@ -61,6 +62,12 @@ impl Keeper {
                 });
             }
         }
+    }
+
+    /// How the stacks' rollouts ended, for those who ask.
+    pub(super) fn show_histories(&self, observed: &Observed) {
+        let told = observed.states.iter().map(|(stack, live)| (stack.clone(), history::told(stack, &live.state)));
+        self.histories.send_replace(told.collect());
     }
 
     /// What a pass found: status, gauges, KV, and the answers to those who asked.

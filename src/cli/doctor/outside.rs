@@ -21,10 +21,10 @@ pub(super) fn checks(context: &Context) -> Vec<BoxFuture<'_, Check>> {
 
 async fn config_repo(context: &Context) -> Check {
     match local::config_repo(context).await {
-        Ok((head, rendered)) => {
+        Ok(local::Head { revision, rendered, .. }) => {
             let broken: Vec<&str> =
                 rendered.stacks.iter().filter(|(_, stack)| stack.is_err()).map(|(name, _)| name.as_str()).collect();
-            let what = format!("{head}, {} stacks", rendered.stacks.len());
+            let what = format!("{revision}, {} stacks", rendered.stacks.len());
             if broken.is_empty() {
                 return Check::pass("git", what);
             }

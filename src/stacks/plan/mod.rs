@@ -16,6 +16,7 @@
 mod objects;
 mod progress;
 mod removal;
+mod restart;
 mod services;
 mod types;
 
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use time::OffsetDateTime;
 
 use super::observe::LiveState;
+use super::rollback::Rollback;
 use super::rollout::Window;
 use super::state::{Content, Image, Intent, Kind, StackState};
 use crate::model::{Adopt, DesiredStack, StackName, StackSettings};
@@ -38,6 +40,15 @@ pub(super) const SCHEMA: u32 = 1;
 pub fn plan(input: Input<'_>) -> Plan {
     let mut planner = Planner::new(input);
     planner.run();
+    planner.restarts();
+    planner.finish()
+}
+
+/// Plans a stack of which it cannot be known what it should be: nothing is done but restarts that a person asked for.
+pub fn plan_broken(input: Input<'_>, reason: &str) -> Plan {
+    let mut planner = Planner::new(input);
+    planner.stop(Verdict::Error, NoteKind::Error, reason.to_owned());
+    planner.restarts();
     planner.finish()
 }
 
@@ -61,6 +72,8 @@ struct Planner<'a> {
     contents: BTreeMap<String, Content>,
     /// Images that were resolved for this plan.
     resolved: BTreeMap<String, Image>,
+    /// The digests of all images, by their text in git.
+    digests: BTreeMap<String, String>,
 }
 
 impl<'a> Planner<'a> {
@@ -94,6 +107,7 @@ impl<'a> Planner<'a> {
             rolled_back: BTreeSet::new(),
             contents: BTreeMap::new(),
             resolved: BTreeMap::new(),
+            digests: BTreeMap::new(),
         }
     }
 
@@ -127,6 +141,11 @@ impl<'a> Planner<'a> {
 
     /// Git has the stack: make it so.
     fn bring_to(&mut self, desired: &'a DesiredStack) {
+        if !self.input.held {
+            // Git has changed the stack since a person rolled it back. If it came to the same revision, so do the digests.
+            let over = self.state.rollback.take().filter(|over| Some(&over.revision) == desired.revision.as_ref());
+            self.state.images.extend(over.into_iter().flat_map(|over| over.images));
+        }
         let names = self.objects(desired);
         self.services(desired, &names);
         if !self.errors.is_empty() {
@@ -189,7 +208,16 @@ impl<'a> Planner<'a> {
             creating: BTreeSet::new(),
         });
         self.state.told = None;
-        self.tell(Event::Started, None, format!("rollout of {} began", revision_word(desired.revision.as_ref())));
+        let text = match self.rollback() {
+            Some(rollback) => format!("begins to be {}", rollback.in_words()),
+            None => format!("rollout of {} began", revision_word(desired.revision.as_ref())),
+        };
+        self.tell(Event::Started, None, text);
+    }
+
+    /// The rollback that holds the stack, if one does.
+    fn rollback(&self) -> Option<&Rollback> {
+        self.state.rollback.as_ref().filter(|_| self.input.held)
     }
 
     /// Objects with our names run already: take them over, or wait to be told.
@@ -218,7 +246,8 @@ impl<'a> Planner<'a> {
 
     /// `after:`.
     fn waits_for_stacks(&mut self) -> bool {
-        if self.input.unsettled.is_empty() {
+        // A person who rolls back does not want to wait.
+        if self.input.unsettled.is_empty() || self.input.held {
             return false;
         }
         let names: Vec<&str> = self.input.unsettled.iter().map(StackName::as_str).collect();
@@ -231,9 +260,11 @@ impl<'a> Planner<'a> {
     fn is_braked(&mut self, fingerprint: &str) -> bool {
         let policy = self.input.policy;
         let revision = self.plan.to.clone();
+        // A person's rollback is a person's approval.
         if self.state.healthy.is_none()
             || self.state.owned.services.is_empty()
             || self.state.approves(revision.as_ref())
+            || self.input.held
         {
             return false;
         }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, NoteKind, Planner, Step};
+use super::{Event, Note, NoteKind, Planner, Step};
 use crate::model::{DesiredStack, OnFailure};
-use crate::spec::LABEL_IMAGE;
+use crate::spec::{Extra, LABEL_IMAGE};
+use crate::stacks::history::{self, Entry};
 use crate::stacks::images::live_text;
+use crate::stacks::rollback::{self, Rollback};
 use crate::stacks::rollout::{CLOCK_SKEW, Count, Progress, Trouble, timestamp};
 use crate::stacks::state::{Failure, Intent, Mark, ServiceFailure};
-use crate::status::StackState as Verdict;
+use crate::status::{Outcome, StackState as Verdict};
 
 impl Planner<'_> {
     /// Judges the rollout and plans what follows from it.
@@ -39,6 +41,7 @@ impl Planner<'_> {
             return self.fail(desired, fingerprint, &intent, &troubles);
         }
         self.plan.verdict = Verdict::Rolling;
+        self.note_rollback();
         if !going.is_empty() {
             self.note(NoteKind::Waiting, format!("tasks: {}", going.join(", ")));
         }
@@ -67,13 +70,56 @@ impl Planner<'_> {
 
     fn converged(&mut self, desired: &DesiredStack, fingerprint: &str) {
         self.state.rollout = None;
-        self.tell(Event::Converged, None, format!("{} runs", super::revision_word(desired.revision.as_ref())));
+        let text = match self.rollback() {
+            Some(rollback) => {
+                format!("{}; held until git changes the stack or somebody says `resume`", rollback.in_words())
+            }
+            None => format!("{} runs", super::revision_word(desired.revision.as_ref())),
+        };
+        self.tell(Event::Converged, None, text);
         self.rest(desired, fingerprint);
+    }
+
+    /// Says that the stack is held elsewhere than where git has it.
+    fn note_rollback(&mut self) {
+        if let Some(text) = self.rollback().map(Rollback::in_words) {
+            self.note(NoteKind::Held, text);
+        }
+    }
+
+    /// A rollout that ended goes into the history.
+    fn remember_end(&mut self, desired: &DesiredStack, outcome: Outcome, reason: String) {
+        let entry = Entry {
+            revision: desired.revision.clone(),
+            at: self.input.now,
+            outcome,
+            reason,
+            digests: self.digests.clone(),
+            specs: history::specs(desired, self.input.key),
+            rollback: self.input.held,
+            extra: Extra::default(),
+        };
+        history::append(&mut self.state.history, entry);
+    }
+
+    /// The stack runs, apart from services that are held back.
+    fn remember_success(&mut self, desired: &DesiredStack) {
+        let is_of_service = |note: &&Note| note.kind == NoteKind::Held && !note.text.starts_with(rollback::ROLLED_BACK);
+        let held_back = self.plan.notes.iter().find(is_of_service).map(|note| note.text.clone());
+        let by_person = self.rollback().map(Rollback::in_words);
+        let outcome = if held_back.is_some() { Outcome::Partly } else { Outcome::Ok };
+        self.remember_end(desired, outcome, held_back.or(by_person).unwrap_or_default());
     }
 
     /// Nothing is on its way: the stack rests, as git says or held or drifted.
     fn rest(&mut self, desired: &DesiredStack, fingerprint: &str) {
         let is_new = self.state.healthy.as_ref().is_none_or(|mark| mark.fingerprint != fingerprint);
+        // Back at what was healthy before a failure, nothing is new, and that it runs ends the history all the same.
+        let is_told = self.state.history.last().is_some_and(Entry::runs);
+        if (is_new || !is_told) && self.pending.is_empty() {
+            self.remember_success(desired);
+        }
+        self.note_rollback();
         if is_new && self.pending.is_empty() {
             self.state.healthy = Some(Mark { revision: desired.revision.clone(), fingerprint: fingerprint.to_owned() });
             self.state.told = None;
@@ -99,13 +145,16 @@ impl Planner<'_> {
         };
         let mut texts: Vec<String> = self.state.owned.services.keys().filter_map(previous).collect();
         texts.extend(desired.objects.services.values().map(|s| s.spec.task_template.container_spec.image.clone()));
-        self.state.images.retain(|text, _| texts.contains(text));
+        // What git's head chose is needed again when a rollback ends.
+        if !self.input.held {
+            self.state.images.retain(|text, _| texts.contains(text));
+        }
         let is_wanted = |id: &String| match id.split_once('/') {
             Some(("secret", key)) => desired.objects.secrets.contains_key(key),
             Some((_, key)) => desired.objects.configs.contains_key(key),
             None => true,
         };
-        self.state.contents.retain(|id, _| is_wanted(id));
+        self.state.contents.retain(|id, _| self.input.held || is_wanted(id));
         self.state.baselines.retain(|name, _| self.fingerprints.contains_key(name));
         self.state.holds.retain(|name, _| self.fingerprints.contains_key(name));
     }
@@ -148,6 +197,9 @@ impl Planner<'_> {
             NoteKind::Held,
             format!("{} failed: {}", super::revision_word(desired.revision.as_ref()), failure.reason()),
         );
+        let all_back = self.plan.tells.iter().all(|tell| tell.event == Event::RolledBack);
+        let outcome = if all_back { Outcome::RolledBack } else { Outcome::Failed };
+        self.remember_end(desired, outcome, failure.reason());
         self.state.remember(failure);
         self.plan.verdict = Verdict::Held;
     }

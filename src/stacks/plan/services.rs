@@ -110,6 +110,10 @@ impl<'a> Planner<'a> {
     ) -> Result<WantedService<'a>, String> {
         let live = self.input.observed.swarm.services.get(&service.spec.name);
         let choice = self.choose_image(&service.spec, live)?;
+        if let Some(digest) = digest(&choice.image) {
+            let text = service.spec.task_template.container_spec.image.clone();
+            self.digests.insert(text, digest.to_owned());
+        }
         let fingerprint =
             self.input.key.fingerprint("service", &(&service.spec, contents(&service.spec, names), &choice.chosen));
         let mut spec = service.spec.clone();
@@ -123,7 +127,7 @@ impl<'a> Planner<'a> {
         Ok(WantedService { key, spec, fingerprint, depends_on, live })
     }
 
-    /// The image: what was chosen for this text, what lives for this text, what the registry says; in this order.
+    /// The image: what a rollback brings along, what was chosen for this text, what lives for this text, what the registry says; in this order.
     fn choose_image(&mut self, spec: &ServiceSpec, live: Option<&Service>) -> Result<Choice, String> {
         let text = &spec.task_template.container_spec.image;
         let live = live.map(|live| &live.spec).filter(|live| live_text(live) == text);
@@ -142,7 +146,8 @@ impl<'a> Planner<'a> {
             return Ok(Choice { image: text.clone(), platforms: live_platforms(), chosen: String::new() });
         }
         let kept = |image: String| Choice { image, platforms: live_platforms(), chosen: String::new() };
-        if let Some(image) = self.state.images.get(text).filter(|_| self.manages()) {
+        let held = self.rollback().and_then(|rollback| rollback.images.get(text));
+        if let Some(image) = held.or_else(|| self.state.images.get(text)).filter(|_| self.manages()) {
             return Ok(chosen(image));
         }
         match (self.input.images.get(text), live_image.clone()) {
@@ -364,8 +369,11 @@ impl<'a> Planner<'a> {
         contents
     }
 
+    /// How a service lives. Restarts do not count: a service that was restarted is still as it was adopted.
     fn live_fingerprint(&self, live: &Service) -> String {
-        self.input.key.fingerprint("live", &live.spec)
+        let mut spec = live.spec.clone();
+        spec.task_template.force_update = 0;
+        self.input.key.fingerprint("live", &spec)
     }
 
     fn network_name(&self, id: &str) -> String {
@@ -431,7 +439,7 @@ fn mode_word(mode: &ServiceMode) -> &'static str {
 }
 
 /// How many tasks an update replaces, and in which way; the new spec's own words on it are in the differences.
-fn restart(live: &Service, tasks: &[crate::spec::Task]) -> Restart {
+pub(super) fn restart(live: &Service, tasks: &[crate::spec::Task]) -> Restart {
     let running = tasks.iter().filter(|task| task.desired_state == "running").count();
     let config = live.spec.update_config.as_ref();
     Restart {

@@ -70,6 +70,8 @@ pub struct Input<'a> {
     pub stack: &'a StackName,
     /// What git says; none if it has no such stack (any more).
     pub desired: Option<&'a DesiredStack>,
+    /// True if that is not git's head but the commit at which a person's rollback holds the stack.
+    pub held: bool,
     /// What lives.
     pub observed: ObservedStack<'a>,
     /// What registries said about [`crate::stacks::images_to_resolve`].
@@ -201,6 +203,9 @@ pub struct Note {
     pub text: String,
 }
 
+/// What a difference is called that is none of the spec, but a person's wish.
+pub const RESTART: &str = "restart";
+
 /// Sorts of remarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -274,6 +279,15 @@ pub enum Step {
         /// As it lives.
         spec: Box<ServiceSpec>,
     },
+    /// Replace a service's tasks, because a person asked for it.
+    ServiceRestart {
+        /// Its ID.
+        id: String,
+        /// Its version.
+        version: u64,
+        /// As it lives, its ForceUpdate aside.
+        spec: Box<ServiceSpec>,
+    },
     /// Take an object away.
     Remove {
         /// What it is.
@@ -306,6 +320,7 @@ impl Step {
             Self::SecretLabels { .. } | Self::ConfigLabels { .. } => "relabel",
             Self::ServiceUpdate { .. } => "update",
             Self::ServiceRollback { .. } => "roll-back",
+            Self::ServiceRestart { .. } => "restart",
             Self::Remove { .. } => "remove",
             Self::Forget => "forget",
         }
@@ -318,7 +333,7 @@ impl Step {
             Self::SecretCreate(spec) | Self::SecretLabels { spec, .. } => ("secret", &spec.name),
             Self::ConfigCreate(spec) | Self::ConfigLabels { spec, .. } => ("config", &spec.name),
             Self::ServiceCreate(write) | Self::ServiceUpdate { write, .. } => ("service", &write.spec.name),
-            Self::ServiceRollback { spec, .. } => ("service", &spec.name),
+            Self::ServiceRollback { spec, .. } | Self::ServiceRestart { spec, .. } => ("service", &spec.name),
             Self::Remove { kind, name, .. } => (kind.word(), name),
             Self::Forget => ("state", ""),
         }
@@ -371,6 +386,8 @@ pub enum Event {
     Failed,
     /// Somebody rolled a service back by hand; it is left alone.
     Held,
+    /// A restart that a person asked for is done.
+    Restarted,
     /// The brake waits for approval.
     Braked,
     /// A running stack was taken over.

@@ -95,6 +95,16 @@ impl World {
         .await
     }
 
+    /// As many tasks run as before, and none of them is one of `before`.
+    pub async fn tasks_are_others(&self, service: &str, before: &[String], timeout: Duration) -> Result<()> {
+        self.eventually(&format!("the tasks of {service} are others"), timeout, async || {
+            let tasks = self.running_tasks(service).await?;
+            ensure!(tasks.len() == before.len() && tasks.iter().all(|task| !before.contains(task)), "{tasks:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// All running tasks of all services but our own, which may restart.
     pub async fn all_running_tasks(&self) -> Result<BTreeSet<String>> {
         let services = self.docker(&["service", "ls", "--format", "{{.Name}}"]).await?;

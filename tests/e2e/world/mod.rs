@@ -110,6 +110,16 @@ impl World {
         self.lab.registry().reference(IMAGE, tag)
     }
 
+    /// Pushes our image under a tag; another content has another digest, which it gives.
+    pub async fn push(&self, tag: &str, content: &str) -> Result<String> {
+        self.lab.registry().push_image(IMAGE, tag, &Image::new().content(content)).await
+    }
+
+    /// Removes what a tag names from the registry.
+    pub async fn delete_image(&self, tag: &str) -> Result<()> {
+        self.lab.registry().delete(IMAGE, tag).await
+    }
+
     pub(super) fn node(&self, number: usize) -> &Node {
         self.lab.node(number)
     }
