@@ -11,6 +11,7 @@
 //! | [`leader`] | managers | candidacy, lease and fencing: who may write |
 //! | [`repo`] | the leader | Config Repo → rendered stacks |
 //! | [`compose`] | pure | compose file → service, network, secret and config specs |
+//! | [`policy`] | pure | what a stack may do to the nodes |
 //! | [`stacks`] | the leader | specs → swarm: observe, plan, apply, follow the rollout |
 //! | [`registration`] | every node | containers → Consul |
 //! | [`http`] | every node | health, metrics, API, webhooks |
@@ -45,6 +46,7 @@ pub mod leader;
 pub mod log;
 pub mod model;
 pub mod notify;
+pub mod policy;
 pub mod reconcile;
 pub mod registration;
 pub mod repo;
