@@ -14,6 +14,9 @@ const HOST_NETWORK: &str = "host";
 /// Allows what no other pattern can foresee, too.
 const EVERYTHING: &str = "**";
 
+/// Swarmkeeper's own configs begin so: who makes one could forge what a stack owns.
+const NAMES_OF_OURS: &str = "swarmkeeper-";
+
 /// Drivers whose networks are the swarm's own; any other reaches the node's interfaces.
 const DRIVERS_OF_SWARM: [&str; 2] = ["", "overlay"];
 
@@ -100,9 +103,12 @@ fn uses(stack: &StackName, objects: &StackObjects) -> Vec<Use> {
         uses.extend(source.map(|source| Use { source, wheres: definition("secrets", key) }));
     }
     for (key, config) in &objects.configs {
-        if let Wanted::External(name) = config {
-            uses.push(Use { source: Source::new(Rule::Configs, name), wheres: definition("configs", key) });
-        }
+        let name = match config {
+            Wanted::External(name) => Some(name),
+            Wanted::Own { spec, .. } => Some(&spec.name).filter(|name| name.starts_with(NAMES_OF_OURS)),
+        };
+        let source = name.map(|name| Source::new(Rule::Configs, name));
+        uses.extend(source.map(|source| Use { source, wheres: definition("configs", key) }));
     }
     uses
 }

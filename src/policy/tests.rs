@@ -228,6 +228,15 @@ fn a_secret_from_a_driver_counts_as_an_external_one() {
 }
 
 #[test]
+fn the_state_of_a_stack_cannot_be_forged() {
+    let own = refused(
+        "",
+        "configs:\n  a: {file: a}\n  b: {file: b, name: shared}\n  c: {file: c, name: swarmkeeper-state-x}\n",
+    );
+    assert_eq!(own, ["the external config swarmkeeper-state-x"]);
+}
+
+#[test]
 fn credential_specs_lie_on_the_node() {
     let found = refused("    credential_spec: {file: shop.json}", "");
     assert_eq!(found, ["the mount of credential_spec:shop.json"]);
