@@ -13,6 +13,7 @@
 //! | [`compose`] | pure | compose file → service, network, secret and config specs |
 //! | [`policy`] | pure | what a stack may do to the nodes |
 //! | [`stacks`] | the leader | specs → swarm: observe, plan, apply, follow the rollout |
+//! | [`import`] | pure | a running swarm → a Config Repo |
 //! | [`registration`] | every node | containers → Consul |
 //! | [`http`] | every node | health, metrics, API, webhooks |
 //! | [`io`] | | the only code that talks to the outside |
@@ -41,6 +42,7 @@ pub mod compose;
 pub mod config;
 pub mod http;
 pub mod image;
+pub mod import;
 pub mod io;
 pub mod leader;
 pub mod log;

@@ -14,6 +14,7 @@ mod args;
 pub mod ask;
 pub mod deploy;
 pub mod doctor;
+pub mod import;
 mod local;
 pub mod output;
 pub mod plan;
