@@ -11,7 +11,9 @@
 //! | [`leader`] | managers | candidacy, lease and fencing: who may write |
 //! | [`repo`] | the leader | Config Repo → rendered stacks |
 //! | [`compose`] | pure | compose file → service, network, secret and config specs |
+//! | [`policy`] | pure | what a stack may do to the nodes |
 //! | [`stacks`] | the leader | specs → swarm: observe, plan, apply, follow the rollout |
+//! | [`import`] | pure | a running swarm → a Config Repo |
 //! | [`registration`] | every node | containers → Consul |
 //! | [`http`] | every node | health, metrics, API, webhooks |
 //! | [`io`] | | the only code that talks to the outside |
@@ -40,11 +42,13 @@ pub mod compose;
 pub mod config;
 pub mod http;
 pub mod image;
+pub mod import;
 pub mod io;
 pub mod leader;
 pub mod log;
 pub mod model;
 pub mod notify;
+pub mod policy;
 pub mod reconcile;
 pub mod registration;
 pub mod repo;

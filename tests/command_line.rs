@@ -16,9 +16,16 @@ fn run(line: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
 
 #[test]
 fn a_wrong_command_line_exits_with_64_so_that_2_means_a_plan_with_changes() {
-    for line in
-        ["", "explode", "adopt", "status --output yaml", "status --colour", "restart shop --reason x", "pause --all"]
-    {
+    for line in [
+        "",
+        "explode",
+        "adopt",
+        "status --output yaml",
+        "status --colour",
+        "restart shop --reason x",
+        "pause --all",
+        "import",
+    ] {
         let (code, stdout, stderr) = run(line, &[]);
         assert_eq!((code, stdout.as_str()), (64, ""), "{line}: {stderr}");
         assert!(!stderr.is_empty(), "{line}");
@@ -79,4 +86,26 @@ fn doctor_tells_machines_what_it_tells_people() {
     let engine = checks.iter().find(|check| check["name"] == "engine").unwrap();
     assert_eq!(engine["outcome"], "fail");
     assert!(engine["mend"].as_str().unwrap().contains("docker_host"), "{engine}");
+}
+
+#[test]
+fn validate_refuses_what_the_policy_does_not_allow() {
+    let repo = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = repo.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("stacks/a/compose.yml", "services:\n  web:\n    image: nginx\n    volumes: ['/:/host']\n");
+    write("open.yml", "cluster: x\n");
+    write("strict.yml", "policy: {'*': {images: [nginx]}}\n");
+    let folder = repo.path().display();
+    let (code, stdout, _) = run(&format!("validate --config {folder}/open.yml {folder}"), &[]);
+    assert_eq!((code, stdout.as_str()), (0, "1 stack well\n"));
+    let (code, stdout, _) = run(&format!("validate --config {folder}/strict.yml {folder}"), &[]);
+    assert_eq!(code, 1);
+    assert!(
+        stdout.starts_with("error: stacks/a/compose.yml:4:15: services.web.volumes[0]: found the mount of /, "),
+        "{stdout}"
+    );
 }

@@ -36,7 +36,7 @@ impl Settings {
 pub fn render_options(config: &Config) -> repo::Options {
     let path = config.git.as_ref().map_or_else(|| repo::PATH_DEFAULT.to_owned(), |git| git.path.clone());
     let stacks = (!config.stacks.is_empty()).then(|| config.stacks.iter().cloned().collect());
-    repo::Options { path, stacks, environment: BTreeMap::new() }
+    repo::Options { path, stacks, environment: BTreeMap::new(), permissions: config.permissions.clone() }
 }
 
 /// What the operator allows.

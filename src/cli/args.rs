@@ -8,6 +8,7 @@ use super::ask::{self, Approve, OneStack, Pause, Restart, Resume, Rollback};
 use super::deploy::{self, Deploy};
 use super::doctor::{self, Doctor};
 use super::history::{self, History};
+use super::import;
 use super::output::{Context, Exit, Failure};
 use super::plan::{self, Plan};
 use super::status::{self, Status};
@@ -84,6 +85,9 @@ pub enum Verb {
     /// Check a Config Repo without a swarm
     #[command(after_help = validate::EXAMPLES)]
     Validate(Validate),
+    /// Write a Config Repo from what runs
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Arguments),
     /// How everything is, and what needs you
     #[command(after_help = "Examples:
   swarmkeeper status                   every stack in a line
@@ -160,6 +164,7 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Deploy(args) => return deploy::run(context, &args).await,
         Verb::Plan(args) => return plan::run(context, &args).await,
         Verb::Validate(args) => return validate::run(context, &args),
+        Verb::Import(args) => return import::run(context, &args).await,
         Verb::Doctor(args) => return doctor::run(context, &args).await,
         Verb::Status(args) => return status::run(context, &args).await,
         Verb::History(args) => return history::run(context, &args).await,

@@ -15,6 +15,7 @@ pub mod ask;
 pub mod deploy;
 pub mod doctor;
 pub mod history;
+pub mod import;
 mod local;
 pub mod output;
 pub mod plan;

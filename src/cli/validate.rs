@@ -13,6 +13,7 @@ use crate::repo::ConfigRepo;
 /// Examples for `--help`.
 pub const EXAMPLES: &str = "Examples:
   swarmkeeper validate .                   in the Config Repo's CI
+  swarmkeeper validate --config swarmkeeper.yml .     with your policy
   swarmkeeper validate --output json stacks";
 
 /// `validate DIR`.

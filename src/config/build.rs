@@ -13,12 +13,19 @@ use super::values::{self, Value};
 use super::{Brake, Config, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
 use crate::io::consul;
 use crate::model::{Finding, Sensitive};
+use crate::policy::Permissions;
 
 /// A configuration in every case: where a value is wrong its default stands in, so that all mistakes are found.
-pub(super) fn config(layer: Layer, file: Option<PathBuf>, inputs: &Inputs<'_>, notes: &mut Notes) -> Config {
+pub(super) fn config(
+    layer: Layer,
+    file: Option<PathBuf>,
+    permissions: Permissions,
+    inputs: &Inputs<'_>,
+    notes: &mut Notes,
+) -> Config {
     let mut values = parse_all(layer, inputs.read, notes);
     let home = inputs.environment.get("HOME").filter(|home| !home.is_empty());
-    let config = fill(&mut values, file, home, notes);
+    let config = Config { permissions, file, ..fill(&mut values, home, notes) };
     debug_assert!(values.0.is_empty(), "settings that nobody uses: {:?}", values.0.keys());
     config
 }
@@ -99,7 +106,8 @@ impl Values {
     }
 }
 
-fn fill(values: &mut Values, file: Option<PathBuf>, home: Option<&String>, notes: &mut Notes) -> Config {
+/// Everything that the settings say.
+fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config {
     Config {
         cluster: values.text("cluster").unwrap_or_default(),
         role: match values.word("role") {
@@ -115,6 +123,7 @@ fn fill(values: &mut Values, file: Option<PathBuf>, home: Option<&String>, notes
             removes_max: usize::try_from(values.number("brake.removes_max")).unwrap_or(usize::MAX),
             restarts_percent_max: u8::try_from(values.number("brake.restarts_percent_max")).unwrap_or(100),
         },
+        permissions: Permissions::default(),
         docker_host: values.text("docker_host").unwrap_or_default(),
         docker_config: values.path("docker_config").or_else(|| home.map(|home| Path::new(home).join(".docker"))),
         registries_dir: values.path("registries_dir").unwrap_or_default(),
@@ -141,7 +150,7 @@ fn fill(values: &mut Values, file: Option<PathBuf>, home: Option<&String>, notes
         agent_url: values.text("agent_url").unwrap_or_default(),
         log_level: values.word("log_level"),
         log_format: if values.word("log_format") == "json" { LogFormat::Json } else { LogFormat::Text },
-        file,
+        file: None,
     }
 }
 

@@ -8,6 +8,8 @@
 //! that is nobody's is a mistake with the nearest known one. What only some nodes need is asked for by who
 //! needs it: a worker's agent has no git settings, and [`Config::require_git`] is for managers.
 //!
+//! `policy:` is a map of its own and stands in the file only, see [`crate::policy`].
+//!
 //! Only this module reads the environment. Nothing here is ever printed with a secret in it: secrets are [`Sensitive`], and a
 //! message about a secret does not quote it.
 
@@ -27,7 +29,8 @@ use std::time::Duration;
 
 use crate::io::consul;
 use crate::model::{Finding, Findings, Location, Sensitive, StackName};
-use crate::yaml;
+use crate::policy::Permissions;
+use crate::yaml::{self, Field, Problems};
 
 use sources::{Layer, Notes, Raw};
 
@@ -36,6 +39,9 @@ pub use settings::{config_table, help_text};
 /// Looked for in this order when neither `--config` nor a variable names a file.
 pub const DEFAULT_FILES: &[&str] =
     &["swarmkeeper.yml", "/etc/swarmkeeper.yml", "/run/secrets/swarmkeeper.yml", "/etc/swarm-sync.yml"];
+
+/// The file's key for [`Permissions`]: no setting of the table, since it is a map and stands in the file only.
+pub const POLICY_KEY: &str = "policy";
 
 /// The variable that names the file.
 pub const FILE_VARIABLE: &str = "SWARMKEEPER_CONFIG";
@@ -60,6 +66,8 @@ pub struct Config {
     pub orphans: Orphans,
     /// When a revision waits for a person.
     pub brake: Brake,
+    /// What stacks of the Config Repo may do to the nodes.
+    pub permissions: Permissions,
     /// The engine: `unix://…`, `tcp://…` or `http://…`.
     pub docker_host: String,
     /// Folder of docker's `config.json`.
@@ -243,11 +251,12 @@ pub fn no_color() -> bool {
 pub fn resolve(inputs: &Inputs<'_>) -> Result<Loaded, Findings> {
     let mut notes = Notes::default();
     let file = find_file(inputs, &mut notes);
-    let mut layer = file.as_ref().map(|(path, text)| read_document(path, text, &mut notes)).unwrap_or_default();
+    let (mut layer, permissions) =
+        file.as_ref().map(|(path, text)| read_document(path, text, &mut notes)).unwrap_or_default();
     layer.append(&mut legacy::environment(inputs.environment, &mut notes));
     layer.append(&mut sources::environment(inputs.environment, &mut notes));
     layer.append(&mut flags(inputs.flags));
-    let config = build::config(layer, file.map(|(path, _)| path), inputs, &mut notes);
+    let config = build::config(layer, file.map(|(path, _)| path), permissions, inputs, &mut notes);
     if config.role == Role::Manager
         && let Err(missing) = config.require_git()
     {
@@ -342,13 +351,13 @@ fn find_file(inputs: &Inputs<'_>, notes: &mut Notes) -> Option<(PathBuf, String)
     None
 }
 
-fn read_document(path: &Path, text: &str, notes: &mut Notes) -> Layer {
+fn read_document(path: &Path, text: &str, notes: &mut Notes) -> (Layer, Permissions) {
     let name = path.display().to_string();
     let document = match yaml::parse(&name, text) {
         Ok(document) => document,
         Err(findings) => {
             notes.mistakes.extend(findings.0);
-            return Layer::new();
+            return Default::default();
         }
     };
     let Some(map) = document.as_map() else {
@@ -356,11 +365,14 @@ fn read_document(path: &Path, text: &str, notes: &mut Notes) -> Layer {
             let message = format!("found {}, accepted: a map", document.kind());
             notes.wrong(document.location.clone(), "", message, "begin with `cluster: …`");
         }
-        return Layer::new();
+        return Default::default();
     };
     let mut layer = map.entry(legacy::TOP_KEY).map(|top| legacy::file(top, notes)).unwrap_or_default();
-    layer.append(&mut sources::file(map, legacy::TOP_KEY, notes));
-    layer
+    layer.append(&mut sources::file(map, &[legacy::TOP_KEY, POLICY_KEY], notes));
+    let problems = Problems::default();
+    let permissions = map.get(POLICY_KEY).map(|policy| Permissions::read(&Field::new(policy, POLICY_KEY, &problems)));
+    notes.mistakes.extend(problems.into_vec());
+    (layer, permissions.unwrap_or_default())
 }
 
 fn flags(flags: &Flags) -> Layer {

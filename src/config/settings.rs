@@ -209,6 +209,11 @@ pub fn help_text() -> String {
         let about = setting.about.replace('`', "");
         let _ = write!(text, "\n  {:<27} {}{twin}\n      {about}{default}", setting.key, setting.env());
     }
+    let _ = write!(
+        text,
+        "\n  {:<27} (in the file only)\n      What each stack may do to the nodes: binds, images, networks, secrets, configs, volumes, capabilities, host_network",
+        super::POLICY_KEY
+    );
     text
 }
 

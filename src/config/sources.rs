@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::POLICY_KEY;
 use super::settings::{ENV_PREFIX, SETTINGS, Setting};
 use crate::model::{Finding, Location};
 use crate::yaml::{Entry, Map, Node, nearest};
@@ -99,8 +100,8 @@ pub(super) fn environment(variables: &BTreeMap<String, String>, notes: &mut Note
     layer
 }
 
-/// What a file of ours says, `skip` aside.
-pub(super) fn file(document: &Map, skip: &str, notes: &mut Notes) -> Layer {
+/// What a file of ours says, the top keys `skip` aside.
+pub(super) fn file(document: &Map, skip: &[&str], notes: &mut Notes) -> Layer {
     let mut layer = Layer::new();
     read_map(document, "", skip, &mut layer, notes);
     layer
@@ -117,8 +118,8 @@ pub(super) fn split(setting: &Setting, text: &str) -> Content {
     }
 }
 
-fn read_map(map: &Map, group: &str, skip: &str, layer: &mut Layer, notes: &mut Notes) {
-    for entry in map.iter().filter(|entry| !group.is_empty() || entry.key != skip) {
+fn read_map(map: &Map, group: &str, skip: &[&str], layer: &mut Layer, notes: &mut Notes) {
+    for entry in map.iter().filter(|entry| !group.is_empty() || !skip.contains(&entry.key.as_str())) {
         let key = if group.is_empty() { entry.key.clone() } else { format!("{group}.{}", entry.key) };
         if let Some(setting) = super::settings::setting(&key) {
             read_value(setting, &entry.value, &key, layer, notes);
@@ -173,7 +174,7 @@ fn insert(setting: &'static Setting, raw: Raw, path: &str, layer: &mut Layer, no
 
 fn unknown_key(entry: &Entry, key: &str, notes: &mut Notes) {
     let groups = SETTINGS.iter().filter_map(|setting| setting.key.split_once('.')).map(|(group, _)| group);
-    let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).chain(groups).collect();
+    let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).chain(groups).chain([POLICY_KEY]).collect();
     let mend = nearest(key, &known).or_else(|| same_last_word(key)).map_or_else(String::new, |near| {
         let example = near.split_once('.').map(|(group, name)| format!(", that is `{group}: {{{name}: …}}`"));
         format!("did you mean {near}{}?", example.filter(|_| !key.contains('.')).unwrap_or_default())
@@ -194,6 +195,12 @@ fn unknown_variable(name: &str, notes: &mut Notes) {
     let others = OTHER_VARIABLES.iter().map(|&name| name.to_owned());
     let known: Vec<String> = ours.chain(twins).chain(others).collect();
     if known.iter().any(|known| known == name) {
+        return;
+    }
+    if name.strip_prefix(ENV_PREFIX).is_some_and(|word| word.eq_ignore_ascii_case(POLICY_KEY)) {
+        // Whoever sets it believes that something is forbidden.
+        let mend = "write `policy: {…}` into swarmkeeper.yml";
+        notes.wrong(Location::file(name), "", "the policy stands in the file only", mend);
         return;
     }
     let words: Vec<&str> = known.iter().filter_map(|known| known.strip_prefix(ENV_PREFIX)).collect();

@@ -364,3 +364,17 @@ fn swarm_syncs_mistakes_are_told_where_they_stand() {
 /etc/swarmkeeper.yml:4:11: swarm-sync.stacks: found a map, accepted: a list of stacks' names
 "#);
 }
+
+#[test]
+fn the_policy_stands_in_the_file_and_its_mistakes_are_told_with_all_others() {
+    assert_eq!(World::file(FILE).config().permissions, Permissions::default());
+    let with = World::file(&format!("{FILE}policy:\n  shop: {{images: [nginx]}}\n")).config();
+    assert_ne!(with.permissions, Permissions::default());
+    let world = World::file("clustr: x\npolicy:\n  shop:\n    bind: [/srv]\n").with_env("SWARMKEEPER_POLICY", "{}");
+    insta::assert_snapshot!(world.mistakes(), @r#"
+    /etc/swarmkeeper.yml:1:1: clustr: no such setting (did you mean cluster?)
+    /etc/swarmkeeper.yml:4:5: policy.shop.bind: no such key (did you mean binds?)
+    SWARMKEEPER_POLICY: the policy stands in the file only (write `policy: {…}` into swarmkeeper.yml)
+    "#);
+    insta::assert_snapshot!(World::file("polcy: {}\n").mistakes(), @r#"/etc/swarmkeeper.yml:1:1: polcy: no such setting (did you mean policy?)"#);
+}

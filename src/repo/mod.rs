@@ -15,6 +15,7 @@
 //!
 //! * A stack sees what its files say: the environment is the declared one, never the process's.
 //! * A stack's mistakes stop that stack alone, and all of them are reported at once.
+//! * A stack that may not do what it wants, by [`Permissions`], is a stack with mistakes.
 //! * Nothing is remembered between two renders. One of 300 services takes milliseconds, so there is no cache that could be stale.
 
 mod after;
@@ -31,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::compose::{self, Input, Mode, SourceFile};
 use crate::io::files::{FileError, Files};
 use crate::model::{DesiredStack, Finding, Findings, Location, Revision, StackName, StackObjects};
+use crate::policy::Permissions;
 use crate::yaml::Problems;
 
 use discover::{Source, TEMPLATE_SUFFIX};
@@ -45,6 +47,8 @@ pub struct Options {
     pub stacks: Option<BTreeSet<StackName>>,
     /// Variables that every stack sees unless it declares its own.
     pub environment: BTreeMap<String, String>,
+    /// What stacks may do; one that does more is as wrong as one that cannot be read.
+    pub permissions: Permissions,
 }
 
 /// The folder of stacks, unless told otherwise.
@@ -52,7 +56,12 @@ pub const PATH_DEFAULT: &str = "stacks";
 
 impl Default for Options {
     fn default() -> Self {
-        Self { path: PATH_DEFAULT.to_owned(), stacks: None, environment: BTreeMap::new() }
+        Self {
+            path: PATH_DEFAULT.to_owned(),
+            stacks: None,
+            environment: BTreeMap::new(),
+            permissions: Permissions::default(),
+        }
     }
 }
 
@@ -132,6 +141,11 @@ fn render_stack(
         folder: None,
         mode: Mode::Lenient,
     })?;
+    let texts = sources.iter().map(|source| (source.name.as_str(), source.text.as_str())).collect();
+    let refusals = options.permissions.refusals(name, &loaded.objects, &texts);
+    if !refusals.is_empty() {
+        return Err(Findings(refusals));
+    }
     Ok(desired(loaded.objects, warnings.into_iter().chain(loaded.warnings).collect()))
 }
 

@@ -318,3 +318,22 @@ fn the_sample_config_repo_renders_without_a_remark() {
         assert_eq!(stack.warnings, [], "{name}");
     }
 }
+
+#[test]
+fn a_stack_that_does_what_the_policy_does_not_allow_is_a_mistake_of_that_stack_alone() {
+    let policy = crate::yaml::parse("swarmkeeper.yml", "'*': {images: ['app*']}").unwrap();
+    let problems = Problems::default();
+    let permissions = Permissions::read(&crate::yaml::Field::new(&policy, "policy", &problems));
+    let repo = Repo::with(&[
+        ("stacks/a.yml", COMPOSE),
+        ("stacks/b/compose.yml.hbs", "services:\n  app:\n    image: app:{{tag}}\n    cap_add:\n    - {{cap}}\n"),
+        ("stacks/b/stack.yml", "values: {tag: 1, cap: ALL}\n"),
+        ("stacks/c/compose.yml", COMPOSE),
+        ("stacks/c/stack.yml", "removed: true\n"),
+    ]);
+    let rendered = render(&repo, None, &Options { permissions, ..Options::default() }).unwrap();
+    let wrong: Vec<&str> =
+        rendered.stacks.iter().filter(|(_, stack)| stack.is_err()).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(wrong, ["b"]);
+    insta::assert_snapshot!(rendered.stacks[&name("b")].as_ref().unwrap_err(), @r#"stacks/b/compose.yml.hbs (rendered):5:7: services.app.cap_add[0]: found the capability ALL, and the policy allows this stack no capabilities (to allow it, add "ALL" to policy.b.capabilities in swarmkeeper.yml)"#);
+}

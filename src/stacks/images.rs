@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::observe::ObservedStack;
 use super::state::Image;
+use crate::image::ImageRef;
 use crate::model::DesiredStack;
 use crate::spec::{LABEL_IMAGE, ServiceSpec};
 
@@ -27,7 +28,7 @@ pub fn images_to_resolve(desired: &DesiredStack, observed: ObservedStack<'_>) ->
     for service in desired.objects.services.values() {
         let text = &service.spec.task_template.container_spec.image;
         let live = observed.swarm.services.get(&service.spec.name);
-        let lives = live.is_some_and(|live| live_text(&live.spec) == text);
+        let lives = live.is_some_and(|live| familiar_live_text(&live.spec) == *text);
         if digest(text).is_none() && !chosen(text) && !lives {
             texts.insert(text.clone());
         }
@@ -39,6 +40,12 @@ pub fn images_to_resolve(desired: &DesiredStack, observed: ObservedStack<'_>) ->
 pub fn live_text(spec: &ServiceSpec) -> &str {
     let label = spec.labels.as_ref().and_then(|labels| labels.get(LABEL_IMAGE));
     label.map_or_else(|| without_digest(&spec.task_template.container_spec.image), String::as_str)
+}
+
+/// [`live_text`] in familiar form, which is that of a wanted spec: the label says `nginx` where the spec says `nginx:latest`.
+pub fn familiar_live_text(spec: &ServiceSpec) -> String {
+    let text = live_text(spec);
+    ImageRef::parse(text).map_or_else(|_| text.to_owned(), |image| image.familiar())
 }
 
 /// `name:tag@digest` → `name:tag`.
@@ -59,5 +66,19 @@ pub fn short(image: &str) -> String {
             let digest = digest.split_once(':').map_or(digest, |(_, digits)| digits);
             format!("{name}@{}", digest.get(..12).unwrap_or(digest))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_without_a_tag_in_its_file_is_known_again_by_its_label() {
+        let mut spec = ServiceSpec::default();
+        spec.task_template.container_spec.image = "nginx:latest@sha256:aa".into();
+        assert_eq!(familiar_live_text(&spec), "nginx:latest");
+        spec.labels = Some([(LABEL_IMAGE.to_owned(), "nginx".to_owned())].into());
+        assert_eq!((live_text(&spec), familiar_live_text(&spec).as_str()), ("nginx", "nginx:latest"));
     }
 }

@@ -6,7 +6,7 @@ use super::{Event, Note, NoteKind, Planner, Step};
 use crate::model::{DesiredStack, OnFailure};
 use crate::spec::{Extra, LABEL_IMAGE};
 use crate::stacks::history::{self, Entry};
-use crate::stacks::images::live_text;
+use crate::stacks::images::familiar_live_text;
 use crate::stacks::rollback::{self, Rollback};
 use crate::stacks::rollout::{CLOCK_SKEW, Count, Progress, Trouble, timestamp};
 use crate::stacks::state::{Failure, Intent, Mark, ServiceFailure};
@@ -141,7 +141,7 @@ impl Planner<'_> {
         let previous = |name: &String| {
             let spec = self.input.observed.swarm.services.get(name)?.previous_spec.as_deref()?;
             spec.labels.as_ref()?.get(LABEL_IMAGE)?;
-            Some(live_text(spec).to_owned())
+            Some(familiar_live_text(spec))
         };
         let mut texts: Vec<String> = self.state.owned.services.keys().filter_map(previous).collect();
         texts.extend(desired.objects.services.values().map(|s| s.spec.task_template.container_spec.image.clone()));

@@ -7,7 +7,7 @@ use super::{Action, Change, Mode, NoteKind, Planner, Restart, ServiceWrite, Step
 use crate::model::{DesiredService, DesiredStack, Drift, Location};
 use crate::spec::{Placement, Platform, Service, ServiceMode, ServiceSpec};
 use crate::stacks::diff::{self, Difference, Words};
-use crate::stacks::images::{digest, live_text};
+use crate::stacks::images::{digest, familiar_live_text, live_text};
 use crate::stacks::observe::in_namespace;
 use crate::stacks::order::layers;
 use crate::stacks::rollout::{Progress, judge};
@@ -130,7 +130,11 @@ impl<'a> Planner<'a> {
     /// The image: what a rollback brings along, what was chosen for this text, what lives for this text, what the registry says; in this order.
     fn choose_image(&mut self, spec: &ServiceSpec, live: Option<&Service>) -> Result<Choice, String> {
         let text = &spec.task_template.container_spec.image;
-        let live = live.map(|live| &live.spec).filter(|live| live_text(live) == text);
+        // `docker stack deploy` compares the texts as they are, and so asks anew for each image without a tag.
+        let is_same = |live: &&ServiceSpec| {
+            if self.manages() { familiar_live_text(live) == *text } else { live_text(live) == text }
+        };
+        let live = live.map(|live| &live.spec).filter(is_same);
         let live_image = live.map(|live| live.task_template.container_spec.image.clone());
         let live_platforms = || {
             live.and_then(|live| live.task_template.placement.as_ref())
