@@ -157,3 +157,55 @@ pub async fn git_over_https_is_read_from_a_trusted_server_only(world: &World) ->
     ensure!(said.code == 0 && said.out.contains("trusted") && said.out.contains("0 writes"), "{said:?}");
     Ok(())
 }
+
+pub async fn what_a_policy_forbids_is_refused_with_its_line(world: &World) -> Result<()> {
+    let file = app("1.0.0", "    volumes: [/var/run/docker.sock:/s]\n", "");
+    world.commit("sly", &[("compose.yml", Some(&file))]).await?;
+    world.reaches("sly", "ok", seconds(60)).await?;
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("swarmkeeper.yml");
+    let url = world.repo_over_http();
+    std::fs::write(
+        &config,
+        format!(
+            "cluster: lab\ngit: {{url: \"{url}\"}}\nstate_dir: {0}\npolicy: {{sly: {{images: [\"**\"]}}}}\n",
+            folder.path().display()
+        ),
+    )?;
+    let config = config.to_string_lossy();
+    let said = world.keeper(&["--config", &config, "plan", "sly"]).await?;
+    let all = format!("{}{}", said.out, said.err);
+    ensure!(said.code == 1 && all.contains("stacks/sly/compose.yml:4") && all.contains("/run/docker.sock"), "{said:?}");
+    Ok(())
+}
+
+pub async fn an_imported_stack_is_adopted_as_it_is(world: &World) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("by-hand.yml");
+    let more = "    configs: [motd]\n    environment: {A: \"1\", B: \"$$x\"}\n    networks: {back: {aliases: [w]}}\n";
+    let rest = "networks: {back: {attachable: true}}\nconfigs: {motd: {file: motd.txt}}\n";
+    std::fs::write(&file, app("1.0.0", more, rest))?;
+    std::fs::write(folder.path().join("motd.txt"), "by hand\n")?;
+    world.docker(&["stack", "deploy", "--with-registry-auth", "-c", &file.to_string_lossy(), "handmade"]).await?;
+    world.task_runs("handmade_web", seconds(60)).await?;
+    let (tasks, version) = (world.running_tasks("handmade_web").await?, world.service_version("handmade_web").await?);
+
+    let mark = world.mark();
+    let repo = folder.path().join("repo");
+    let said = world.keeper(&["import", &repo.to_string_lossy()]).await?;
+    world.no_engine_writes(mark).await?;
+    let imported = repo.join("stacks/handmade");
+    ensure!(imported.join("compose.yml").is_file(), "{said:?}");
+    let mut files = Vec::new();
+    for name in ["compose.yml", "stack.yml", "configs/motd"] {
+        files.push((name, std::fs::read_to_string(imported.join(name))?));
+    }
+    let files: Vec<(&str, Option<&str>)> = files.iter().map(|(name, text)| (*name, Some(text.as_str()))).collect();
+    world.commit("handmade", &files).await?;
+    world.reaches("handmade", "adopt", seconds(30)).await?;
+    world.keeper_ok(&["adopt", "handmade"]).await?;
+    world.reaches("handmade", "ok", seconds(30)).await?;
+    ensure!(world.running_tasks("handmade_web").await? == tasks, "no task was restarted");
+    ensure!(world.service_version("handmade_web").await? == version, "the service was not even written");
+    Ok(())
+}

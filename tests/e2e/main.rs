@@ -55,6 +55,8 @@ fn main() {
         deploying::a_service_removed_from_git_is_removed_and_its_volume_stays,
         deploying::deploy_and_the_docker_cli_agree,
         deploying::git_over_https_is_read_from_a_trusted_server_only,
+        deploying::what_a_policy_forbids_is_refused_with_its_line,
+        deploying::an_imported_stack_is_adopted_as_it_is,
         conduct::a_stack_deployed_by_the_docker_cli_is_adopted_with_no_task_restarted,
         conduct::a_broken_commit_changes_nothing_and_is_reported,
         conduct::a_git_server_that_is_down_leaves_everything_as_it_is,

@@ -178,6 +178,11 @@ impl World {
         self.commit_all(files).await
     }
 
+    /// The repo's address for anybody.
+    pub fn repo_over_http(&self) -> String {
+        self.repo.http()
+    }
+
     /// The `https://` address of the repo, and the CA of its server.
     pub fn repo_over_https(&self) -> (String, PathBuf) {
         (self.repo.https(), self.lab.git().ca())
