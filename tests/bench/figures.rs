@@ -249,12 +249,12 @@ async fn leader_killed(world: &World) -> Result<Figure> {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let stack = format!("killed{round}");
-        let leader = world.leader().await?;
+        let (leader, term) = (world.leader().await?, world.term().await?);
         world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
         let mark = world.mark();
         let began = world.now();
         world.kill_agent(leader).await?;
-        let next = world.somebody_else_leads(leader, seconds(30)).await?;
+        let next = world.a_new_term_begins(term, seconds(30)).await?;
         world.webhook_at(next, "github", br#"{"ref":"refs/heads/main"}"#).await?;
         times.push(world.until_service_write(mark, began).await?);
         world.agents_run(seconds(90)).await?;

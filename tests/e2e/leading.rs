@@ -79,10 +79,10 @@ pub async fn a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deplo
     let mark = world.mark();
     world.commit("chain", &[("compose.yml", Some(&file))]).await?;
     world.service_exists("chain_s02", seconds(60)).await?;
-    let leader = world.leader().await?;
+    let (leader, term) = (world.leader().await?, world.term().await?);
     let killed = Instant::now();
     world.kill_agent(leader).await?;
-    let next = world.somebody_else_leads(leader, seconds(30)).await?;
+    let next = world.a_new_term_begins(term, seconds(30)).await?;
     println!("node {leader} was killed; node {next} leads after {:?}", killed.elapsed());
     world.reaches("chain", "ok", seconds(120)).await?;
     world.one_writer_at_a_time(mark).await?;

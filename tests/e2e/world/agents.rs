@@ -203,6 +203,30 @@ impl World {
         .await
     }
 
+    /// The fencing token of the present leader, by its own word; a later leader has a larger one.
+    pub async fn term(&self) -> Result<u64> {
+        let status = self.status().await?;
+        status["leader"]["token"].as_u64().ok_or_else(|| anyhow!("no leader: {}", status["leader"]))
+    }
+
+    /// Somebody leads with a larger token than `term`: another node, or the same one with an agent that swarm started anew.
+    pub async fn a_new_term_begins(&self, term: u64, timeout: Duration) -> Result<usize> {
+        self.eventually(&format!("somebody leads after term {term}"), timeout, async || {
+            let mut last = anyhow!("nobody answers");
+            for node in 1..=3 {
+                match self.status_at(node).await {
+                    Ok(status) if status["leader"]["token"].as_u64().is_some_and(|token| token > term) => {
+                        return self.number_of(&status["leader"]["node"]);
+                    }
+                    Ok(status) => last = anyhow!("the leader is {}", status["leader"]),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        })
+        .await
+    }
+
     /// Asks the agent to stop, as swarm does; swarm starts another in its place.
     pub async fn stop_agent(&self, node: usize) -> Result<()> {
         let agent = self.agent(node).await?;
