@@ -51,12 +51,22 @@ impl World {
         Ok((acquired - find("release", &|request| request.path.contains("release="))?).as_seconds_f64())
     }
 
-    /// Starts a container and asks Consul's DNS until it knows it; seconds from the engine's `StartedAt` to the answer.
-    pub async fn start_to_dns(&self, node: usize, id: &str, name: &str) -> Result<f64> {
+    /// The node whose Consul leads the servers, and one that follows.
+    pub async fn consul_leader_and_follower(&self) -> Result<(usize, usize)> {
+        let leader = self.node(1).consul_get("/v1/status/leader").await?;
+        let address = leader.as_str().unwrap_or_default();
+        let leads = |node: &usize| address.starts_with(&format!("{}:", self.node(*node).address()));
+        let leader = (1..=3).find(leads).ok_or_else(|| anyhow!("Consul's leader is {address:?}"))?;
+        Ok((leader, leader % 3 + 1))
+    }
+
+    /// Starts a container on `node` and asks Consul's DNS on `asked` until it knows it; seconds from the engine's `StartedAt` to
+    /// the answer.
+    pub async fn start_to_dns(&self, node: usize, asked: usize, id: &str, name: &str) -> Result<f64> {
         // Asked from the beginning: Docker's CLI comes back some time after the container has started.
         let began = Instant::now();
         let known = async {
-            while lookup(self.node(node).dns_address(), name).await?.is_empty() {
+            while lookup(self.node(asked).dns_address(), name).await?.is_empty() {
                 ensure!(began.elapsed() < seconds(5), "{name} is not in DNS");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
