@@ -11,7 +11,7 @@ use tracing::warn;
 use super::start::Place;
 use super::waiters::Waiters;
 use crate::config::Config;
-use crate::http::{Asker, ClusterToken, CommandError, CommandErrorKind, Health, Keeper as Api};
+use crate::http::{ASK_AGAIN, Asker, ClusterToken, CommandError, CommandErrorKind, Health, Keeper as Api};
 use crate::io::consul::Consul;
 use crate::io::keeper;
 use crate::leader::{self, Leadership, Probe};
@@ -119,13 +119,8 @@ impl Agent {
 
     /// A client for the leader; none while nobody else leads.
     async fn ask_leader(&self) -> Result<(leader::LeaderInfo, keeper::Keeper), CommandError> {
-        let unavailable = |error: String, next: &str| CommandError {
-            kind: CommandErrorKind::Unavailable,
-            error,
-            next: next.to_owned(),
-        };
         let Some(leader) = self.leader().await.filter(|leader| leader.node != self.place.node) else {
-            return Err(unavailable(
+            return Err(CommandError::unavailable(
                 self.why_nobody_leads().await,
                 "wait for the election, some 12 s; `swarmkeeper doctor` on a manager says what hinders it",
             ));
@@ -133,19 +128,10 @@ impl Agent {
         let token = self.cluster_token()().or_else(|| self.api_token.clone());
         if token.is_none() {
             let error = format!("this is a worker; the leader is {}", leader.node);
-            return Err(unavailable(error, "ask on a manager, or set `api_token` on every node"));
+            return Err(CommandError::unavailable(error, "ask on a manager, or set `api_token` on every node"));
         }
         let client = keeper::Keeper::new(&leader.address, token).map_err(CommandError::from)?;
         Ok((leader, client))
-    }
-
-    /// What another keeper is told that took us for the leader.
-    fn leads_no_more(&self) -> CommandError {
-        CommandError {
-            kind: CommandErrorKind::Unavailable,
-            error: format!("{} does not lead any more", self.place.node),
-            next: "ask again in a few seconds".into(),
-        }
     }
 
     /// What is left to know without a leader that answers: what it published.
@@ -193,7 +179,7 @@ impl Api for Agent {
         async move {
             let Some(manager) = self.leading() else {
                 if asker == Asker::Keeper {
-                    return Err(self.leads_no_more());
+                    return Err(CommandError::leads_no_more(&self.place.node));
                 }
                 let (_, client) = self.ask_leader().await?;
                 return client.history(&stack).await.map_err(CommandError::from);
@@ -212,7 +198,7 @@ impl Api for Agent {
         async move {
             let Some(manager) = self.leading() else {
                 if asker == Asker::Keeper {
-                    return Err(self.leads_no_more());
+                    return Err(CommandError::leads_no_more(&self.place.node));
                 }
                 let (_, client) = self.ask_leader().await?;
                 return client.command(&command).await.map_err(CommandError::from);
@@ -221,11 +207,8 @@ impl Api for Agent {
                 manager.fetches.pass().await;
             }
             let (answer, answered) = oneshot::channel();
-            let gone = || CommandError {
-                kind: CommandErrorKind::Unavailable,
-                error: "this agent is stopping".into(),
-                next: "ask again in a few seconds: another takes over".into(),
-            };
+            let gone =
+                || CommandError::unavailable("this agent is stopping", format!("{ASK_AGAIN}: another takes over"));
             manager.orders.send((command, answer)).await.map_err(|_| gone())?;
             manager.passes.wake.notify_one();
             answered.await.map_err(|_| gone())?

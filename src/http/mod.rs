@@ -90,6 +90,21 @@ pub struct CommandError {
     pub next: String,
 }
 
+impl CommandError {
+    /// It cannot be done at the moment; `next` is what to do about it.
+    pub fn unavailable(error: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { kind: CommandErrorKind::Unavailable, error: error.into(), next: next.into() }
+    }
+
+    /// Somebody was taken for the leader who is none now.
+    pub fn leads_no_more(node: &str) -> Self {
+        Self::unavailable(format!("{node} does not lead any more"), ASK_AGAIN)
+    }
+}
+
+/// What helps where only a little time does.
+pub const ASK_AGAIN: &str = "ask again in a few seconds";
+
 /// The kinds of no, each an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandErrorKind {
@@ -164,11 +179,10 @@ impl From<keeper::Error> for CommandError {
                 };
                 Self { kind, error, next }
             }
-            other => Self {
-                kind: CommandErrorKind::Unavailable,
-                error: format!("the leader cannot be asked: {other}"),
-                next: "ask again in a few seconds: another keeper takes over when the leader is gone".into(),
-            },
+            other => Self::unavailable(
+                format!("the leader cannot be asked: {other}"),
+                format!("{ASK_AGAIN}: another keeper takes over when the leader is gone"),
+            ),
         }
     }
 }

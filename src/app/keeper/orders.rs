@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::Keeper;
 use crate::app::leaving;
-use crate::http::{CommandError, CommandErrorKind};
+use crate::http::{ASK_AGAIN, CommandError, CommandErrorKind};
 use crate::model::StackName;
 use crate::stacks::apply::{self, carry_out};
 use crate::stacks::state::STATE_PREFIX;
@@ -38,11 +38,8 @@ impl Answer {
             Self::Summary => {
                 let git = status.git.as_ref();
                 if let Some(error) = git.and_then(|git| git.error.as_ref()) {
-                    return Err(CommandError {
-                        kind: CommandErrorKind::Unavailable,
-                        error: format!("git: {error}"),
-                        next: "the last good revision stays; `swarmkeeper doctor` looks closer".into(),
-                    });
+                    let next = "the last good revision stays; `swarmkeeper doctor` looks closer";
+                    return Err(CommandError::unavailable(format!("git: {error}"), next));
                 }
                 let revision = git.and_then(|git| git.revision.as_ref()).map(ToString::to_string).unwrap_or_default();
                 let need = status.stacks.iter().filter(|stack| stack.state.needs_a_person()).count();
@@ -122,11 +119,7 @@ impl Keeper {
 
     /// Takes our states and KV away, and tells every agent to take its registrations away.
     async fn leave(&mut self) -> Result<String, CommandError> {
-        let failed = |error: String| CommandError {
-            kind: CommandErrorKind::Unavailable,
-            error,
-            next: "ask again: what is gone already is no error".into(),
-        };
+        let failed = |error: String| CommandError::unavailable(error, "ask again: what is gone already is no error");
         leaving::say(&self.parts.consul, &self.parts.cluster).await.map_err(|error| failed(error.to_string()))?;
         // From here on no pass may make anew what is taken away.
         self.memory.has_left = true;
@@ -141,11 +134,7 @@ impl Keeper {
     pub(super) fn refuse_orders(&mut self) {
         while let Ok((_, answer)) = self.orders.try_recv() {
             // Whoever asked may be gone.
-            let _ = answer.send(Err(CommandError {
-                kind: CommandErrorKind::Unavailable,
-                error: format!("{} does not lead any more", self.parts.node),
-                next: "ask again in a few seconds".into(),
-            }));
+            let _ = answer.send(Err(CommandError::leads_no_more(&self.parts.node)));
         }
     }
 }
@@ -163,5 +152,5 @@ pub(super) fn not_done(error: apply::CommandError) -> CommandError {
 }
 
 pub(super) fn unavailable(error: String) -> CommandError {
-    CommandError { kind: CommandErrorKind::Unavailable, error, next: "ask again in a few seconds".into() }
+    CommandError::unavailable(error, ASK_AGAIN)
 }

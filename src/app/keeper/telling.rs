@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::orders::Answers;
 use super::{Keeper, RETRY};
-use crate::http::{CommandError, CommandErrorKind};
+use crate::http::CommandError;
 use crate::leader::Leadership;
 use crate::notify::Notification;
 use crate::reconcile::After;
@@ -27,11 +27,7 @@ impl Keeper {
         }
         self.status.send_modify(|status| status.problems = vec![problem.clone()]);
         for (answer, _) in answers {
-            let error = CommandError {
-                kind: CommandErrorKind::Unavailable,
-                error: problem.clone(),
-                next: "ask again when the swarm answers".into(),
-            };
+            let error = CommandError::unavailable(problem.clone(), "ask again when the swarm answers");
             let _ = answer.send(Err(error));
         }
         After(RETRY)
