@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::deploy::{Update, legacy_restart};
 use super::file::{ComposeFile, lines, unless_blank, unless_empty, with_namespace, without_empty_options};
-use super::files::{self, Kind};
+use super::files::{self, FileDef, FileUse, Kind};
 use super::networks;
 use super::order;
 use super::read::{Ctx, Mistake};
@@ -13,8 +13,9 @@ use super::volumes;
 use crate::image::ImageRef;
 use crate::model::{DesiredService, Finding, Location, StackObjects, Wanted};
 use crate::spec::{
-    ConfigReference, ContainerSpec, CredentialSpec, DnsConfig, EndpointSpec, Healthcheck, LABEL_IMAGE, LABEL_NAMESPACE,
-    Labels, Mount, NetworkAttachment, Privileges, RestartPolicy, SecretReference, ServiceSpec, TaskTemplate,
+    ConfigReference, ContainerSpec, CredentialSpec, DnsConfig, EndpointSpec, FileTarget, Healthcheck, LABEL_IMAGE,
+    LABEL_NAMESPACE, Labels, Mount, NetworkAttachment, Privileges, RestartPolicy, SecretReference, ServiceSpec,
+    TaskTemplate,
 };
 
 /// All objects of the stack. Mistakes go to `ctx`; what is given then is not complete.
@@ -197,17 +198,21 @@ impl Stack<'_> {
         Some(Healthcheck { test: Some(vec!["NONE".to_owned()]), ..Healthcheck::default() })
     }
 
-    fn secrets(&self, service: &Service) -> Vec<SecretReference> {
-        let references = files::references(
-            Kind::Secret,
-            service.secrets.as_deref().unwrap_or_default(),
-            &self.file.secrets,
-            self.ctx,
-        );
-        let references = references.unwrap_or_else(|mistakes| {
+    /// What a service uses of one kind, with the names in the swarm.
+    fn references(
+        &self,
+        kind: Kind,
+        uses: Option<&[FileUse]>,
+        definitions: &BTreeMap<String, FileDef>,
+    ) -> Vec<(String, FileTarget)> {
+        files::references(kind, uses.unwrap_or_default(), definitions, self.ctx).unwrap_or_else(|mistakes| {
             self.wrong_all(mistakes);
             Vec::new()
-        });
+        })
+    }
+
+    fn secrets(&self, service: &Service) -> Vec<SecretReference> {
+        let references = self.references(Kind::Secret, service.secrets.as_deref(), &self.file.secrets);
         let reference =
             |(secret_name, file)| SecretReference { file: Some(file), secret_name, ..SecretReference::default() };
         references.into_iter().map(reference).collect()
@@ -215,16 +220,7 @@ impl Stack<'_> {
 
     /// The service's configs and, without a file, the one that holds its credential spec; sorted by name.
     fn configs(&self, service: &Service, credential_config: Option<String>) -> Vec<ConfigReference> {
-        let references = files::references(
-            Kind::Config,
-            service.configs.as_deref().unwrap_or_default(),
-            &self.file.configs,
-            self.ctx,
-        );
-        let references = references.unwrap_or_else(|mistakes| {
-            self.wrong_all(mistakes);
-            Vec::new()
-        });
+        let references = self.references(Kind::Config, service.configs.as_deref(), &self.file.configs);
         let reference =
             |(config_name, file)| ConfigReference { file: Some(file), config_name, ..ConfigReference::default() };
         let runtime = |config_name| ConfigReference {

@@ -4,6 +4,7 @@
 //! what `docker stack deploy` sends. Fields that we do not know are kept in `extra`, so that reading an object and writing it
 //! back loses nothing. Durations are nanoseconds.
 
+mod container;
 mod live;
 mod objects;
 mod service;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+pub use container::*;
 pub use live::*;
 pub use objects::*;
 pub use service::*;
