@@ -58,15 +58,23 @@ pub struct ConsulFacts {
 impl Facts {
     /// True if the engine says so; one that does not answer may be a manager's.
     pub fn is_worker(&self) -> bool {
-        self.engine.as_ref().is_ok_and(|info| info.swarm.as_ref().is_some_and(|swarm| !swarm.manager))
+        is_manager(&self.engine) == Some(false)
     }
+}
+
+/// Whether the engine is a manager's; none if it does not say.
+fn is_manager(engine: &Result<Info, String>) -> Option<bool> {
+    Some(engine.as_ref().ok()?.swarm.as_ref()?.manager)
 }
 
 /// Asks all at once; nothing is written anywhere.
 pub async fn observe(config: &Config) -> Facts {
     let ((engine, containers), consul, dns) = tokio::join!(engine(config), consul(config), dns(config));
-    let is_manager = engine.as_ref().is_ok_and(|info| info.swarm.as_ref().is_some_and(|swarm| swarm.manager));
-    let swarm = if is_manager { Some(swarm(config).await.map_err(|error| error.to_string())) } else { None };
+    let swarm = if is_manager(&engine) == Some(true) {
+        Some(swarm(config).await.map_err(|error| error.to_string()))
+    } else {
+        None
+    };
     Facts { engine, containers, swarm, consul, dns }
 }
 
