@@ -188,19 +188,10 @@ impl World {
     }
 
     pub async fn somebody_else_leads(&self, than: usize, timeout: Duration) -> Result<usize> {
-        let others: Vec<usize> = (1..=3).filter(|number| *number != than).collect();
-        self.eventually(&format!("a node other than {than} leads"), timeout, async || {
-            let mut last = anyhow!("nobody answers");
-            for node in &others {
-                match self.status_at(*node).await.and_then(|status| self.number_of(&status["leader"]["node"])) {
-                    Ok(leader) if leader != than => return Ok(leader),
-                    Ok(_) => last = anyhow!("node {than} still leads"),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
-        })
-        .await
+        let name = self.node(than).name();
+        let others = (1..=3).filter(|number| *number != than).collect();
+        let is_another = |leader: &Value| leader["node"].is_string() && leader["node"] != name;
+        self.leader_by(&format!("a node other than {than} leads"), others, timeout, is_another).await
     }
 
     /// The fencing token of the present leader, by its own word; a later leader has a larger one.
@@ -211,13 +202,23 @@ impl World {
 
     /// Somebody leads with a larger token than `term`: another node, or the same one with an agent that swarm started anew.
     pub async fn a_new_term_begins(&self, term: u64, timeout: Duration) -> Result<usize> {
-        self.eventually(&format!("somebody leads after term {term}"), timeout, async || {
+        let is_later = |leader: &Value| leader["token"].as_u64().is_some_and(|token| token > term);
+        self.leader_by(&format!("somebody leads after term {term}"), (1..=3).collect(), timeout, is_later).await
+    }
+
+    /// The leader as soon as one of `asked` shows one that fits.
+    async fn leader_by(
+        &self,
+        what: &str,
+        asked: Vec<usize>,
+        timeout: Duration,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Result<usize> {
+        self.eventually(what, timeout, async || {
             let mut last = anyhow!("nobody answers");
-            for node in 1..=3 {
-                match self.status_at(node).await {
-                    Ok(status) if status["leader"]["token"].as_u64().is_some_and(|token| token > term) => {
-                        return self.number_of(&status["leader"]["node"]);
-                    }
+            for node in &asked {
+                match self.status_at(*node).await {
+                    Ok(status) if fits(&status["leader"]) => return self.number_of(&status["leader"]["node"]),
                     Ok(status) => last = anyhow!("the leader is {}", status["leader"]),
                     Err(error) => last = error,
                 }
