@@ -87,6 +87,7 @@ mod tests {
             note: String::new(),
             next: None,
             services: vec![],
+            notes: vec![],
             warnings: vec![],
         }
     }

@@ -87,6 +87,7 @@ fn cluster() -> ClusterStatus {
             note: "2/2 services".into(),
             next: None,
             services: vec![],
+            notes: vec![],
             warnings: vec![],
         }],
         problems: vec![],

@@ -13,6 +13,7 @@
 //! `drift: correct`. Adoption takes what git says as the baseline: what differs then is shown as drift, never corrected (not even with `drift:
 //! correct`), and applied with that service's next change in git.
 
+mod leftovers;
 mod objects;
 mod progress;
 mod removal;
@@ -163,6 +164,7 @@ impl<'a> Planner<'a> {
             self.plan.verdict = if self.plan.settled { Verdict::Ok } else { Verdict::Rolling };
             return;
         }
+        self.note_leftovers();
         if !self.foreign.is_empty() {
             return self.adopt(desired);
         }
@@ -274,7 +276,9 @@ impl<'a> Planner<'a> {
             self.plan.changes.iter().filter(is)
         };
         let removes = of(Action::Remove).count();
-        let restarts = of(Action::Update).filter(|change| change.restarts.is_some()).count();
+        // What drifted restarts nothing: only what this revision writes counts.
+        let is_written = |change: &&Change| change.restarts.is_some() && self.pending.contains(&change.name);
+        let restarts = of(Action::Update).filter(is_written).count();
         let too_many_removed = removes > policy.brake_removes_max;
         let too_many_restarted =
             services > policy.brake_services_min && restarts * 100 > policy.brake_restarts_percent_max * services;
