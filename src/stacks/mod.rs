@@ -9,12 +9,13 @@
 //! * Only objects whose IDs the state lists are changed or removed, and volumes never are.
 //! * The rollout is recorded before its first write. A revision that failed is not tried again until git changes or somebody says `retry`.
 //! * A person's rollback holds until git changes the stack, and is only taken if it can succeed as far as one can see.
+//! * The last two generations of every secret and config are kept; an older one goes when no service of the swarm, no spec that swarm
+//!   would roll one back to, and no task that may still run uses it.
 //! * No secret's content, and no value of a variable or label, is in a plan, a state, a status or a log.
 //!
 //! # Limits
 //!
 //! * A change of a network needs a person (swarm cannot change one), and so does a change of a service's mode.
-//! * Secrets that a rolled back service would need are kept, older generations are not.
 
 pub mod apply;
 #[cfg(test)]
@@ -22,6 +23,8 @@ mod apply_tests;
 pub mod deploy;
 pub mod diff;
 mod display;
+#[cfg(test)]
+mod generation_tests;
 pub mod history;
 pub mod images;
 pub mod key;

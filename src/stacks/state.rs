@@ -196,6 +196,25 @@ pub struct Content {
     pub hash: String,
     /// The live object's name.
     pub name: String,
+    /// The one before it, which is kept: to come back to it makes nothing anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Generation>,
+}
+
+/// A former content of a secret or config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Keyed fingerprint; empty where it was never known.
+    pub hash: String,
+    /// The live object's name.
+    pub name: String,
+}
+
+impl Content {
+    /// What a content leaves behind when this one takes its place.
+    pub fn as_generation(&self) -> Generation {
+        Generation { hash: self.hash.clone(), name: self.name.clone() }
+    }
 }
 
 /// A chosen image.

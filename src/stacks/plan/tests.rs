@@ -95,22 +95,6 @@ fn a_label_restarts_nothing() {
 }
 
 #[test]
-fn a_changed_secret_gets_a_hashed_name_and_the_old_one_goes_when_nothing_would_come_back_to_it() {
-    let at = |revision: &str, content: &str| with_secret(three(revision, "1"), "api", content);
-    let mut world = running(&at("aaa", "hunter2"));
-    assert!(world.observed.secrets.contains_key("shop_db"), "the CLI's name until it changes");
-    world.settle(Some(&at("bbb", "hunter3")));
-    let names: Vec<String> = world.observed.secrets.keys().cloned().collect();
-    assert_eq!(names.len(), 2, "swarm's own rollback would need the old one: {names:?}");
-    assert!(names[1].starts_with("shop_db_"));
-    world.settle(Some(&at("ccc", "hunter4")));
-    assert!(!world.observed.secrets.contains_key("shop_db"));
-    assert_eq!(world.observed.secrets.len(), 2);
-    let json = serde_json::to_string(world.state()).unwrap();
-    assert!(!json.contains("hunter"));
-}
-
-#[test]
 fn a_changed_secret_with_a_name_of_its_own_is_an_error_before_any_write() {
     let mut desired = with_secret(three("aaa", "1"), "api", "one");
     let world = running(&desired);
