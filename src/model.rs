@@ -1,5 +1,7 @@
 //! The words that all parts share: names, revisions, remarks about files, and what a stack should be.
 
+mod ignore;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec};
+
+pub use ignore::{Field, Ignored, LABEL_IGNORE, check_ignored};
 
 /// A stack's name, the namespace of its objects.
 ///

@@ -337,3 +337,16 @@ fn a_stack_that_does_what_the_policy_does_not_allow_is_a_mistake_of_that_stack_a
     assert_eq!(wrong, ["b"]);
     insta::assert_snapshot!(rendered.stacks[&name("b")].as_ref().unwrap_err(), @r#"stacks/b/compose.yml.hbs (rendered):5:7: services.app.cap_add[0]: found the capability ALL, and the policy allows this stack no capabilities (to allow it, add "ALL" to policy.b.capabilities in swarmkeeper.yml)"#);
 }
+
+#[test]
+fn an_unknown_word_in_swarmkeeper_ignore_has_its_place() {
+    let file =
+        "services:\n  api:\n    image: app:1\n    deploy:\n      labels:\n        swarmkeeper.ignore: replicas,nodes\n";
+    let repo = Repo::with(&[("stacks/web/compose.yml", file)]);
+    insta::assert_snapshot!(repo.mistakes("web"), @r#"stacks/web/compose.yml:6:9: services.api.deploy.labels.swarmkeeper.ignore: found "nodes", accepted: replicas, image, resources, placement, env, env.NAME, labels, labels.NAME"#);
+    let listed = Repo::with(&[(
+        "stacks/web/compose.yml",
+        &file.replace("        swarmkeeper.ignore: replicas,nodes", "        - swarmkeeper.ignore=nodes"),
+    )]);
+    assert!(listed.mistakes("web").starts_with("stacks/web/compose.yml:5:7: "), "{}", listed.mistakes("web"));
+}

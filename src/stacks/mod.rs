@@ -26,6 +26,8 @@ mod display;
 #[cfg(test)]
 mod generation_tests;
 pub mod history;
+#[cfg(test)]
+mod ignore_tests;
 pub mod images;
 pub mod key;
 pub mod observe;

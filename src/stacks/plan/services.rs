@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::kept::keep;
 use super::objects::Names;
 use super::{Action, Change, Mode, NoteKind, Planner, Restart, ServiceWrite, Step};
-use crate::model::{DesiredService, DesiredStack, Drift, Location};
+use crate::model::{DesiredService, DesiredStack, Drift, Field, Ignored, LABEL_IGNORE, Location};
 use crate::spec::{Placement, Platform, Service, ServiceMode, ServiceSpec};
 use crate::stacks::diff::{self, Difference, Words};
 use crate::stacks::images::{digest, familiar_live_text, live_text};
@@ -35,6 +36,17 @@ struct Choice {
     platforms: Option<Vec<Platform>>,
     /// What was chosen by us, and so is part of the fingerprint; empty where the live image is kept.
     chosen: String,
+}
+
+impl Choice {
+    fn as_it_lives(spec: &ServiceSpec) -> Self {
+        let placement = spec.task_template.placement.as_ref();
+        Self {
+            image: spec.task_template.container_spec.image.clone(),
+            platforms: placement.and_then(|placement| placement.platforms.clone()),
+            chosen: String::new(),
+        }
+    }
 }
 
 impl<'a> Planner<'a> {
@@ -109,8 +121,13 @@ impl<'a> Planner<'a> {
         names: &Names,
     ) -> Result<WantedService<'a>, String> {
         let live = self.input.observed.swarm.services.get(&service.spec.name);
-        let choice = self.choose_image(&service.spec, live)?;
-        if let Some(digest) = digest(&choice.image) {
+        let ignored = if self.manages() { ignored(&service.spec)? } else { Ignored::default() };
+        let kept = live.filter(|_| ignored.has(&Field::Image));
+        let choice = match kept {
+            Some(live) => Choice::as_it_lives(&live.spec),
+            None => self.choose_image(&service.spec, live)?,
+        };
+        if let Some(digest) = digest(&choice.image).filter(|_| kept.is_none()) {
             let text = service.spec.task_template.container_spec.image.clone();
             self.digests.insert(text, digest.to_owned());
         }
@@ -123,6 +140,7 @@ impl<'a> Planner<'a> {
         if let Some(live) = live {
             spec.task_template.force_update = live.spec.task_template.force_update;
             keep_replicas(&mut spec.mode, &live.spec.mode, service.replicas_given);
+            keep(&mut spec, &live.spec, &ignored);
         }
         Ok(WantedService { key, spec, fingerprint, depends_on, live })
     }
@@ -406,6 +424,10 @@ fn own_network(wanted: &crate::model::Wanted<crate::spec::NetworkSpec>) -> Optio
     }
 }
 
+fn ignored(spec: &ServiceSpec) -> Result<Ignored, String> {
+    Ignored::of(spec).map_err(|error| format!("service {}: label {LABEL_IGNORE}: {error}", spec.name))
+}
+
 /// The fingerprints of the contents that a service uses: with them, a changed password is a changed service.
 fn contents(spec: &ServiceSpec, names: &Names) -> Vec<String> {
     let container = &spec.task_template.container_spec;
@@ -414,7 +436,7 @@ fn contents(spec: &ServiceSpec, names: &Names) -> Vec<String> {
     secrets.chain(configs).filter_map(|(kind, name)| names.contents.get(&(kind, name.clone())).cloned()).collect()
 }
 
-fn put_platforms(spec: &mut ServiceSpec, platforms: Option<Vec<Platform>>) {
+pub(super) fn put_platforms(spec: &mut ServiceSpec, platforms: Option<Vec<Platform>>) {
     match (&mut spec.task_template.placement, platforms) {
         (Some(placement), platforms) => placement.platforms = platforms,
         (None, Some(platforms)) => {
