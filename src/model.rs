@@ -196,6 +196,8 @@ pub struct StackSettings {
     pub drift: Drift,
     /// What to do when a rollout fails.
     pub on_failure: OnFailure,
+    /// True: a network whose definition changed is removed and made anew, with the services on it.
+    pub recreate: bool,
     /// How long a rollout may take before it counts as failed.
     pub timeout: Duration,
 }
@@ -208,6 +210,7 @@ impl Default for StackSettings {
             removed: false,
             drift: Drift::Report,
             on_failure: OnFailure::RollbackService,
+            recreate: false,
             timeout: Duration::from_mins(10),
         }
     }
@@ -239,7 +242,7 @@ pub enum Drift {
 pub enum OnFailure {
     /// Bring the failed service back to its previous spec; the others stay.
     RollbackService,
-    /// Bring every service that this rollout changed back to its previous spec.
+    /// Bring every service that this rollout changed back to its previous spec, and remove those that it made.
     RollbackStack,
     /// Leave everything as it is and wait for a person.
     Stop,

@@ -87,6 +87,7 @@ mod tests {
             note: String::new(),
             next: None,
             services: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }
     }

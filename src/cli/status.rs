@@ -74,6 +74,7 @@ pub fn stack(status: &StackStatus, paint: Paint) -> String {
         let rows: Vec<_> = status.services.iter().map(service).collect();
         lines.extend(table(&["SERVICE", "TASKS", "IMAGE", "PROBLEM"], &rows));
     }
+    lines.extend(status.log.iter().map(|line| format!("  | {}", clean(line))));
     lines.extend(status.warnings.iter().map(|warning| format!("{} {}", paint.busy("warning:"), clean(warning))));
     lines.extend(status.next.iter().map(|next| format!("Next: {}", paint.strong(&clean(next)))));
     lines.join("\n")
@@ -182,6 +183,7 @@ mod tests {
             note: note.into(),
             next: None,
             services: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }
     }

@@ -28,7 +28,10 @@ pub fn images_to_resolve(desired: &DesiredStack, observed: ObservedStack<'_>) ->
     for service in desired.objects.services.values() {
         let text = &service.spec.task_template.container_spec.image;
         let live = observed.swarm.services.get(&service.spec.name);
-        let lives = live.is_some_and(|live| familiar_live_text(&live.spec) == *text);
+        let lives = match (live, observed.kept(&service.spec.name)) {
+            (Some(live), _) => familiar_live_text(&live.spec) == *text,
+            (None, kept) => kept.is_some_and(|kept| kept.text == *text),
+        };
         let is_needed = digest(text).is_none() && !chosen(text) && !lives;
         if is_needed && !(live.is_some() && is_left_to_others(&service.spec)) {
             texts.insert(text.clone());

@@ -15,7 +15,11 @@
 //!
 //! # Limits
 //!
-//! * A change of a network needs a person (swarm cannot change one), and so does a change of a service's mode.
+//! * A changed network is made anew only with `recreate: true`, with the services on it; see `plan/remake.rs`. A service's mode cannot be
+//!   changed at all.
+//! * `on_failure` brings a service back to swarm's own previous spec. A service that two revisions changed before either had converged goes
+//!   back to the first of them.
+//! * A job is never rolled back: swarm would run the former one again.
 
 pub mod apply;
 #[cfg(test)]
@@ -29,11 +33,15 @@ pub mod history;
 #[cfg(test)]
 mod ignore_tests;
 pub mod images;
+#[cfg(test)]
+mod job_tests;
 pub mod key;
 pub mod observe;
 mod order;
 pub mod pass;
 pub mod plan;
+#[cfg(test)]
+mod remake_tests;
 #[cfg(test)]
 mod restart_tests;
 pub mod rollback;

@@ -16,7 +16,7 @@ use super::history::{self, Entry};
 use super::images::{Resolutions, digest, is_left_to_others, live_text};
 use super::key::Key;
 use super::observe::{LiveState, Observed, ObservedStack, SecretContents};
-use super::plan::{Input, NoteKind, Plan, Policy, plan};
+use super::plan::{Input, Makers, NoteKind, Plan, Policy, plan};
 use super::state::{Image, Kind, Mark, StackState, checked};
 use crate::model::{DesiredStack, Revision, StackName};
 use crate::spec::{Extra, ServiceSpec};
@@ -305,6 +305,7 @@ fn try_out(
         observed: ObservedStack { name: preparation.stack, swarm: preparation.observed, live: Some(&live) },
         images: &Resolutions::new(),
         unsettled: &[],
+        makers: &Makers::new(),
         secrets: &SecretContents::new(),
         key: preparation.key,
         now: preparation.now,

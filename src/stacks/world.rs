@@ -10,7 +10,7 @@ use super::apply::{note, with_ids};
 use super::images::{Resolutions, digest};
 use super::key::Key;
 use super::observe::{LiveState, Observed, SecretContents};
-use super::plan::{Input, Plan, Policy, Step, plan};
+use super::plan::{Input, Makers, Plan, Policy, Step, plan};
 use super::rollback::{self, Preparation, choose, prepare};
 use super::state::{Image, Kind, StackState, command};
 use crate::model::{
@@ -30,6 +30,8 @@ pub struct World {
     pub secrets: SecretContents,
     /// Images whose tasks fail.
     pub broken: BTreeSet<String>,
+    /// Networks of other stacks.
+    pub makers: Makers,
     /// What the commits of rollbacks have.
     pub commits: Vec<DesiredStack>,
     /// Writes made so far.
@@ -122,6 +124,7 @@ impl World {
             now: super::rollout::timestamp("2026-01-02T03:00:00Z").unwrap(),
             secrets: SecretContents::new(),
             broken: BTreeSet::new(),
+            makers: Makers::new(),
             commits: Vec::new(),
             writes: 0,
             next: 1,
@@ -155,6 +158,7 @@ impl World {
             observed: self.observed.stack(&name),
             images: &images,
             unsettled,
+            makers: &self.makers,
             secrets: &self.secrets,
             key,
             now: self.now,
@@ -296,8 +300,8 @@ impl World {
         let id = fresh_id();
         match step {
             Step::NetworkCreate(spec) => {
-                let network =
-                    json!({"Id": id, "Name": spec.name, "Driver": "overlay", "Scope": "swarm", "Labels": spec.labels});
+                let network = json!({"Id": id, "Name": spec.name, "Driver": spec.driver, "Scope": "swarm", "Labels": spec.labels,
+                    "Internal": spec.internal, "Attachable": spec.attachable, "Options": spec.options});
                 let network: Network = serde_json::from_value(network).unwrap();
                 assert!(self.observed.networks.insert(spec.name.clone(), network).is_none());
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change, Mode, NoteKind, Planner, Step, creating};
+use super::{Action, Change, Mode, Planner, Step, creating};
 use crate::model::{DesiredStack, Location, Wanted};
 use crate::spec::{ConfigSpec, Labels, Network, NetworkSpec, Node, SecretSpec};
 use crate::stacks::key::{hashed_name, is_hashed_name};
@@ -103,6 +103,11 @@ impl<'a> Planner<'a> {
             Some(id) => drop(self.plan.ids.insert((kind, name.to_owned()), id)),
             // Every node has these, and no list of the swarm's does.
             None if kind == Kind::Network && PREDEFINED.contains(&name) => {}
+            None if kind == Kind::Network
+                && let Some(maker) = self.input.makers.get(name) =>
+            {
+                self.awaited.push((name.to_owned(), maker.clone()));
+            }
             None => {
                 let word = kind.word();
                 let scope = if kind == Kind::Network { " of scope swarm" } else { "" };
@@ -128,12 +133,8 @@ impl<'a> Planner<'a> {
         if differences.is_empty() {
             self.plan.unchanged += 1;
         } else {
-            let text = format!(
-                "network {}: {} changed; swarm cannot change a network: remove the services on it and the network, and it is made anew",
-                spec.name,
-                differences.join(", ")
-            );
-            self.note(NoteKind::Remark, text);
+            let id = live.id.clone();
+            self.network_changed(spec, &id, differences, location);
         }
     }
 

@@ -174,7 +174,7 @@ impl Planner<'_> {
     }
 
     /// Those that depend on others go first.
-    fn services_in_removal_order(&self) -> Vec<String> {
+    pub(super) fn services_in_removal_order(&self) -> Vec<String> {
         let edges: BTreeMap<&str, BTreeSet<&str>> = self
             .state
             .owned
