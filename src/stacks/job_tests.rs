@@ -160,6 +160,22 @@ fn rollback_stack_brings_back_what_was_changed_and_removes_what_was_made() {
 }
 
 #[test]
+fn rollback_stack_never_removes_what_was_there_before() {
+    // Made a moment before the revision that fails, and removed by hand in between.
+    let mut world = World::new();
+    world.pass(Some(&stack("aaa", &["api app:1", "db db:1"])));
+    world.pass(Some(&stack("aaa", &["api app:1", "db db:1"])));
+    world.now -= time::Duration::minutes(2);
+    let id = world.observed.services.remove("shop_db").unwrap().id;
+    world.observed.tasks.remove(&id);
+    world.broken.insert("bad:1".into());
+    let mut desired = stack("bbb", &["api bad:1", "db db:2"]);
+    desired.settings.on_failure = OnFailure::RollbackStack;
+    assert_eq!(world.settle(Some(&desired)).verdict, Verdict::Held);
+    assert_eq!(world.observed.services.keys().collect::<Vec<_>>(), ["shop_api", "shop_db"]);
+}
+
+#[test]
 fn a_first_deploy_that_fails_is_left_for_a_look() {
     let mut world = World::new();
     world.broken.insert("bad:1".into());

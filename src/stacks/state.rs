@@ -249,6 +249,9 @@ pub struct Intent {
     /// Objects about to be made, as `kind/name`: found alive with these names they are ours, even if we died before noting their IDs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub creating: BTreeSet<String>,
+    /// Full names of the services that were not there before it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub made: BTreeSet<String>,
     /// Networks that are being made anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaking: Option<Remaking>,

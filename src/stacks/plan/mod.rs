@@ -221,8 +221,9 @@ impl<'a> Planner<'a> {
         let since = self.input.now;
         self.state.images.append(&mut self.resolved);
         self.state.contents.append(&mut self.contents);
-        let (carried, remaking) =
-            self.state.rollout.take().map(|intent| (intent.services, intent.remaking)).unwrap_or_default();
+        // What an earlier rollout left undone is of this one now.
+        let (carried, made, remaking) =
+            self.state.rollout.take().map(|intent| (intent.services, intent.made, intent.remaking)).unwrap_or_default();
         let known = |name: &String| self.fingerprints.contains_key(name);
         let services = carried.into_iter().filter(known).chain(self.pending.clone()).chain(unproven);
         self.state.rollout = Some(Intent {
@@ -232,6 +233,7 @@ impl<'a> Planner<'a> {
             deadline: deadline(since, &desired.settings),
             services: services.collect(),
             creating: BTreeSet::new(),
+            made,
             remaking,
         });
         self.state.told = None;

@@ -378,8 +378,17 @@ impl<'a> Planner<'a> {
             _ => None,
         };
         let names: Vec<String> = self.plan.steps.iter().filter_map(made).collect();
+        let new_service = |step: &Step| match step {
+            // One that was removed by hand, or taken off a network, was there before.
+            Step::ServiceCreate(write) if !self.state.baselines.contains_key(&write.spec.name) => {
+                Some(write.spec.name.clone()).filter(|name| self.kept(name).is_none())
+            }
+            _ => None,
+        };
+        let new_services: Vec<String> = self.plan.steps.iter().filter_map(new_service).collect();
         if let Some(intent) = &mut self.state.rollout {
             intent.creating.extend(names);
+            intent.made.extend(new_services);
         }
     }
 

@@ -195,7 +195,7 @@ impl Planner<'_> {
         let mut services = BTreeMap::new();
         for (name, (trouble, already_back)) in troubles {
             let brings_back = on_failure != OnFailure::Stop && self.was_updated_since(name, intent);
-            let goes = on_failure == OnFailure::RollbackStack && self.was_made_since(name, intent);
+            let goes = on_failure == OnFailure::RollbackStack && self.was_made_by(intent, name);
             let brought_back = *already_back || goes || (brings_back && self.roll_back(name));
             self.state.baselines.remove(name);
             let of_service = self.fingerprints.get(name).cloned().unwrap_or_default();
@@ -234,21 +234,19 @@ impl Planner<'_> {
             }
         }
         for name in self.services_in_removal_order() {
-            if intent.services.contains(&name) && self.was_made_since(&name, intent) {
+            if intent.services.contains(&name) && self.was_made_by(intent, &name) {
                 let id = self.state.owned.services.get(&name).cloned().unwrap_or_default();
                 self.plan.steps.push(Step::Remove { kind: Kind::Service, id, name });
             }
         }
     }
 
-    /// True if this rollout made the service, and the stack was healthy without it. What only came back on a network that was made
-    /// anew was there before.
-    fn was_made_since(&self, name: &str, intent: &Intent) -> bool {
+    /// True if this rollout made the service, and the stack was healthy without it. Only its record tells: clocks differ, and a
+    /// service that was there before must not go.
+    fn was_made_by(&self, intent: &Intent, name: &str) -> bool {
         let live = self.input.observed.swarm.services.get(name);
-        let live = live.filter(|live| self.state.owned.has(Kind::Service, name, &live.id));
-        let came_back = intent.remaking.as_ref().is_some_and(|remaking| remaking.services.contains_key(name));
-        let made = live.and_then(|live| timestamp(&live.created_at)).is_some_and(|at| at + CLOCK_SKEW >= intent.since);
-        made && !came_back && self.state.healthy.is_some()
+        let is_ours = live.is_some_and(|live| self.state.owned.has(Kind::Service, name, &live.id));
+        is_ours && intent.made.contains(name) && self.state.healthy.is_some()
     }
 
     /// Plans swarm's own rollback; false for a service that has no previous spec, and for a job: swarm would run the former one again.

@@ -141,7 +141,8 @@ impl Planner<'_> {
         let has_ended = matches!(state, "complete" | "shutdown" | "failed" | "rejected" | "orphaned" | "remove");
         let node = self.input.observed.swarm.nodes.get(&task.node_id);
         let is_to_end = matches!(task.desired_state.as_str(), "shutdown" | "remove");
-        !has_ended && !(is_to_end && node.is_some_and(|node| node.status.state == "down"))
+        let cannot_tell = is_to_end && node.is_some_and(|node| node.status.state == "down");
+        !has_ended && !cannot_tell
     }
 
     /// Removes an object that is ours by ID; one that is gone, or that another took the name of, is only forgotten.
