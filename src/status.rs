@@ -80,6 +80,9 @@ pub struct StackStatus {
     pub notes: Vec<String>,
     /// Remarks, such as keys without effect.
     pub warnings: Vec<String>,
+    /// While a failure holds it: the last lines that the failing task printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// A stack's state in one word, as `status` prints it.
@@ -183,6 +186,9 @@ pub struct HistoryEntry {
     pub reason: String,
     /// The digests that it ran or tried, by the image's text in git.
     pub digests: BTreeMap<String, String>,
+    /// The last lines that the failing task printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// How a rollout ended.

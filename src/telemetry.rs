@@ -88,6 +88,7 @@ mod tests {
             next: None,
             services: vec![],
             notes: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }
     }

@@ -113,7 +113,12 @@ async fn wait(swarm: &Swarm, desired: &DesiredStack, since: OffsetDateTime) -> R
     };
     let following =
         deploy::follow(swarm, &services, window, &mut report).await.map_err(|error| local::engine(&error))?;
-    let problems: Vec<String> = following.iter().filter_map(|(service, progress)| problem(service, progress)).collect();
+    let logs = deploy::logs(swarm, &following).await;
+    let problem = |(service, progress): &(String, Progress)| {
+        let printed = logs.get(service).into_iter().flatten().map(|line| format!("\n  | {}", output::clean(line)));
+        Some(format!("{}{}", problem(service, progress)?, printed.collect::<String>()))
+    };
+    let problems: Vec<String> = following.iter().filter_map(problem).collect();
     if problems.is_empty() {
         output::result(&format!("{}: {}/{} services run", desired.name, following.len(), services.len()));
         return Ok(Exit::Done);

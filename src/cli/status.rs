@@ -77,6 +77,7 @@ pub fn stack(status: &StackStatus, paint: Paint) -> String {
     // One note stands in the first line already.
     let notes = status.notes.iter().filter(|note| **note != status.note);
     lines.extend(notes.map(|note| format!("! {}", clean(note))));
+    lines.extend(status.log.iter().map(|line| format!("  | {}", clean(line))));
     lines.extend(status.warnings.iter().map(|warning| format!("{} {}", paint.busy("warning:"), clean(warning))));
     lines.extend(status.next.iter().map(|next| format!("Next: {}", paint.strong(&clean(next)))));
     lines.join("\n")
@@ -186,6 +187,7 @@ mod tests {
             next: None,
             services: vec![],
             notes: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }
     }

@@ -69,6 +69,7 @@ fn history(name: StackName) -> StackHistory {
         outcome: Outcome::RolledBack,
         reason: "shop_api exit 1".into(),
         digests: [("app:1".to_owned(), "sha256:ab".to_owned())].into(),
+        log: vec!["no such table".into()],
     };
     let held = Some(HeldAt { revision: Revision("77d0e12".into()), reason: "it leaks".into(), since: at });
     StackHistory { name, held, entries: vec![entry] }
@@ -88,6 +89,7 @@ fn cluster() -> ClusterStatus {
             next: None,
             services: vec![],
             notes: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }],
         problems: vec![],

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compose::{self, Input, Mode, SourceFile};
 use crate::io::files::{FileError, Files};
-use crate::model::{DesiredStack, Finding, Findings, Location, Revision, StackName, StackObjects};
+use crate::model::{DesiredStack, Finding, Findings, Location, Revision, StackName, StackObjects, check_ignored};
 use crate::policy::Permissions;
 use crate::yaml::Problems;
 
@@ -142,7 +142,8 @@ fn render_stack(
         mode: Mode::Lenient,
     })?;
     let texts = sources.iter().map(|source| (source.name.as_str(), source.text.as_str())).collect();
-    let refusals = options.permissions.refusals(name, &loaded.objects, &texts);
+    let mut refusals = options.permissions.refusals(name, &loaded.objects, &texts);
+    refusals.extend(check_ignored(&loaded.objects));
     if !refusals.is_empty() {
         return Err(Findings(refusals));
     }

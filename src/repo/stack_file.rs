@@ -10,6 +10,7 @@
 //! adopt: ask                                # ask | auto: a stack that runs already
 //! drift: report                             # report | correct: changes made by hand
 //! on_failure: rollback-service              # rollback-service | rollback-stack | stop
+//! recreate: false                           # true makes a changed network anew, with the services on it
 //! timeout: 10m                              # for one rollout
 //! removed: false                            # true removes the stack, its volumes kept
 //! ```
@@ -108,6 +109,7 @@ fn settings(map: &mut MapReader<'_, '_>) -> StackSettings {
                 ],
             )
             .unwrap_or(default.on_failure),
+        recreate: map.bool("recreate").unwrap_or(default.recreate),
         timeout: map.take("timeout").and_then(|field| timeout(&field)).unwrap_or(default.timeout),
     }
 }

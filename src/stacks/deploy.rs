@@ -3,17 +3,17 @@
 //! No state is kept: the namespace label says whose an object is, names carry no hash, services go with `--prune` only. What does not
 //! differ is not written. A stack that git manages is refused, unless forced: the leader would undo it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{ApplyError, Auth, apply};
+use super::apply::{ApplyError, Auth, LOG_LINES, apply, bounded};
 use super::images::{Resolutions, digest, live_text};
 use super::key::Key;
 use super::observe::{Observed, ObservedStack, SecretContents, compare_secrets, observe, resolve, unrecorded_secrets};
-use super::plan::{Input, Mode, Plan, Policy, plan};
+use super::plan::{Input, Makers, Mode, Plan, Policy, plan};
 use super::rollout::{Progress, Window, judge};
 use crate::io::swarm::{Error, Swarm};
 use crate::model::{DesiredStack, StackName};
@@ -153,6 +153,18 @@ pub async fn follow(
     }
 }
 
+/// The last lines that the failing tasks printed, by their services; a log that cannot be had is left out.
+pub async fn logs(swarm: &Swarm, following: &Following) -> BTreeMap<String, Vec<String>> {
+    let mut logs = BTreeMap::new();
+    for (service, progress) in following {
+        let Some(task) = progress.trouble().and_then(|trouble| trouble.task.as_ref()) else { continue };
+        if let Ok(lines) = swarm.task_log(task, LOG_LINES).await {
+            logs.insert(service.clone(), bounded(lines));
+        }
+    }
+    logs
+}
+
 async fn look(swarm: &Swarm, services: &BTreeSet<String>, window: Window) -> Result<Following, Error> {
     let (live, nodes) = tokio::try_join!(swarm.services(), swarm.nodes())?;
     let live: Vec<_> = live.into_iter().filter(|service| services.contains(&service.spec.name)).collect();
@@ -183,6 +195,7 @@ pub fn plan_file(
         observed: observed.stack(&desired.name),
         images,
         unsettled: &[],
+        makers: &Makers::new(),
         secrets,
         key: &Key::default(),
         now,

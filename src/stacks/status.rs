@@ -44,8 +44,16 @@ pub fn status(
         next: next(plan, state),
         services,
         notes: plan.notes.iter().map(|note| note.text.clone()).collect(),
+        log: log(plan, state),
         warnings: desired.map(|stack| stack.warnings.iter().map(ToString::to_string).collect()).unwrap_or_default(),
     }
+}
+
+/// The end of the failing task's log, while its failure is what holds the stack.
+fn log(plan: &Plan, state: StackState) -> Vec<String> {
+    let is_told = state == StackState::Held && plan.notes.iter().any(is_failure);
+    let failure = plan.state.as_ref().filter(|_| is_told).and_then(|state| state.failed.last());
+    failure.map(|failure| failure.log().to_vec()).unwrap_or_default()
 }
 
 /// The last healthy revision, this pass included.

@@ -23,6 +23,7 @@ mod history;
 mod leading;
 mod leaving;
 mod registering;
+mod rollouts;
 mod world;
 
 use std::future::Future;
@@ -74,6 +75,12 @@ fn main() {
         history::a_rollback_to_a_digest_that_is_gone_is_refused,
         history::a_restart_replaces_the_tasks_of_exactly_that_service,
         history::all_stacks_are_paused_and_resumed_together,
+        rollouts::a_migration_job_gates_its_service,
+        rollouts::a_failing_migration_leaves_the_old_service_running,
+        rollouts::a_stack_goes_back_as_a_whole,
+        rollouts::a_changed_network_is_made_anew_if_asked_for,
+        rollouts::two_generations_of_a_secret_are_kept,
+        rollouts::ignored_replicas_survive_a_scale_and_an_update,
         registering::a_container_is_in_dns_while_it_runs,
         registering::a_healthcheck_decides_what_dns_answers,
         registering::an_unchanged_node_writes_nothing_to_consul,

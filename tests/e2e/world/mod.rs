@@ -125,7 +125,7 @@ impl World {
     }
 
     /// Asks `look` until it is content.
-    pub(super) async fn eventually<T>(
+    pub async fn eventually<T>(
         &self,
         what: &str,
         timeout: Duration,
