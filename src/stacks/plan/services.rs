@@ -130,9 +130,9 @@ impl<'a> Planner<'a> {
     /// The image: what a rollback brings along, what was chosen for this text, what lives for this text, what the registry says; in this order.
     fn choose_image(&mut self, spec: &ServiceSpec, live: Option<&Service>) -> Result<Choice, String> {
         let text = &spec.task_template.container_spec.image;
-        // `docker stack deploy` compares the texts as they are, and so asks anew for each image without a tag.
+        // `docker stack deploy` compares the texts as the files spell them: to it `nginx` and `nginx:latest` are two.
         let is_same = |live: &&ServiceSpec| {
-            if self.manages() { familiar_live_text(live) == *text } else { live_text(live) == text }
+            if self.manages() { familiar_live_text(live) == *text } else { live_text(live) == live_text(spec) }
         };
         let live = live.map(|live| &live.spec).filter(is_same);
         let live_image = live.map(|live| live.task_template.container_spec.image.clone());
@@ -147,7 +147,9 @@ impl<'a> Planner<'a> {
             Choice { image: image.image.clone(), platforms, chosen: image.image.clone() }
         };
         if digest(text).is_some() {
-            return Ok(Choice { image: text.clone(), platforms: live_platforms(), chosen: String::new() });
+            let asked = self.input.images.get(text).filter(|_| !self.manages()).and_then(|answer| answer.as_ref().ok());
+            let platforms = asked.map_or_else(live_platforms, |image| Some(image.platforms.clone()));
+            return Ok(Choice { image: text.clone(), platforms, chosen: String::new() });
         }
         let kept = |image: String| Choice { image, platforms: live_platforms(), chosen: String::new() };
         let held = self.rollback().and_then(|rollback| rollback.images.get(text));
@@ -164,7 +166,12 @@ impl<'a> Planner<'a> {
                 Err(format!("image {text}: its digest cannot be had, and a floating tag is not deployed: {reason}"))
             }
             (None, None) if self.manages() => Err(format!("image {text}: its digest was not asked for")),
-            (Some(Err(reason)), _) => {
+            (Some(Err(reason)), Some(image)) => {
+                let text = format!("image {text} could not be resolved, and the digest that runs is kept: {reason}");
+                self.note(NoteKind::Remark, text);
+                Ok(kept(image))
+            }
+            (Some(Err(reason)), None) => {
                 let text = format!(
                     "image {text} could not be resolved and is deployed by its tag; nodes may run different versions: {reason}"
                 );
