@@ -134,7 +134,10 @@ impl Swarm {
         let name = name.clone();
         // Swarm compares contents before it looks at the version.
         if ["secrets", "configs"].contains(&kind) && changes_more_than_labels(&body, &live["Spec"], kind) {
-            return (400, json!({"message": "rpc error: code = InvalidArgument desc = only updates to Labels are allowed"}));
+            return (
+                400,
+                json!({"message": "rpc error: code = InvalidArgument desc = only updates to Labels are allowed"}),
+            );
         }
         let index = version(live);
         if asked.query["version"] != json!(index.to_string()) {
