@@ -322,7 +322,9 @@ impl Stack<'_> {
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = path.get(..end)?,
-                None => return self.ctx.input.files.first().map(|file| Location::file(&file.name)),
+                None => {
+                    return self.ctx.input.files.first().map(|file| Location { line: 1, ..Location::file(&file.name) });
+                }
             }
         }
     }

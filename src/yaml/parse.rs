@@ -32,10 +32,10 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Findings> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > BYTES_MAX {
         return Err(Findings(vec![Finding {
-            location: Some(Location::file(file)),
+            location: Some(Location { line: 1, ..Location::file(file) }),
             path: String::new(),
             message: format!("{} bytes are more than the {BYTES_MAX} that are read", text.len()),
-            mend: String::new(),
+            mend: "parted into several files it can be read".to_owned(),
         }]));
     }
     let mut builder = Builder {
