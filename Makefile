@@ -32,12 +32,14 @@ demo: build ## the main job on real parts: a git commit becomes running services
 	$(LAB) up --detach
 	cargo run --quiet --locked --package swarmkeeper-lab --bin demo -- $(BINARY)
 
-test: tools ## format, lints, unit tests, repository rules, then end to end on the lab; as root
+test: tools ## format, lints, unit tests, repository rules, a minute of fuzzing, then end to end on the lab; as root
+	@tests/tools.sh g++
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked --features swarmkeeper-fuzz/libfuzzer -- -D warnings
 	$(LAB) install
 	cargo test --locked --workspace --lib --bins --test tidy --test command_line --test oracle --test consul --test registration
 	cargo test --locked --doc
+	tests/fuzz/run.sh
 	cargo test --locked --test e2e
 
 bench: build ## the table of figures, also in target/bench.json
