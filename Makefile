@@ -5,7 +5,9 @@ LAB      = cargo run --quiet --package swarmkeeper-lab --bin lab --
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host: //p')/debug/swarmkeeper
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build image lab lab-down demo test bench clean
+.PHONY: help tools build image lab lab-down demo test test-engines bench clean
+# What depends on how an engine stores a service.
+ENGINE_PARTS = deploying:: history:: conduct::
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +43,9 @@ test: tools ## format, lints, unit tests, repository rules, a minute of fuzzing,
 	cargo test --locked --doc
 	tests/fuzz/run.sh
 	cargo test --locked --test e2e
+
+test-engines: tools ## the end-to-end tests of deploying, on this machine's engine and on Debian sid's; as root
+	$(foreach engine,machine sid,$(foreach part,$(ENGINE_PARTS),LAB_ENGINE=$(engine) cargo test --locked --test e2e -- $(part) &&)) true
 
 bench: build ## the table of figures, also in target/bench.json
 	cargo bench --locked --profile dev --bench figures
