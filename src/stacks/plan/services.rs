@@ -46,7 +46,10 @@ impl<'a> Planner<'a> {
             let depends_on = service.depends_on.iter().filter_map(|key| scoped(key)).collect();
             match self.wanted(key, service, depends_on, names) {
                 Ok(service) => wanted.push(service),
-                Err(error) => self.errors.push(error),
+                Err(error) => {
+                    let place = desired.objects.sources.get(&format!("services.{key}.image"));
+                    self.errors.push(place.map_or_else(|| error.clone(), |place| format!("{place}: {error}")));
+                }
             }
         }
         for service in &wanted {
@@ -162,9 +165,9 @@ impl<'a> Planner<'a> {
                 self.resolved.insert(text.clone(), image.clone());
                 Ok(chosen(image))
             }
-            (Some(Err(reason)), _) if self.manages() => {
-                Err(format!("image {text}: its digest cannot be had, and a floating tag is not deployed: {reason}"))
-            }
+            (Some(Err(reason)), _) if self.manages() => Err(format!(
+                "image {text}: its digest cannot be had, and a floating tag is not deployed: {reason} (see that the image is there and its registry answers)"
+            )),
             (None, None) if self.manages() => Err(format!("image {text}: its digest was not asked for")),
             (Some(Err(reason)), Some(image)) => {
                 let text = format!("image {text} could not be resolved, and the digest that runs is kept: {reason}");

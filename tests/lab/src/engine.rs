@@ -39,7 +39,7 @@ pub(crate) async fn start(machine: &Machine) -> Result<()> {
     for stale in ["docker.pid", "docker/containerd/containerd.pid"] {
         let _ = std::fs::remove_file(machine.run_dir().join(stale));
     }
-    let mut words = Engine::of(&machine.layout).enter(&machine.dir);
+    let mut words = Engine::of(&machine.layout).enter(&machine.layout, &machine.dir);
     words.extend(["dockerd".to_owned(), "--config-file".to_owned(), config.display().to_string()]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     machine.start(DAEMON, &words).await?;

@@ -1,7 +1,7 @@
 //! Which generation of Docker's engine the nodes run: the machine's own, or Debian sid's from a root file system of its own.
 //!
 //! Debian sid's engine needs sid's libraries, so it runs in a chroot: an overlay over the root in the cache, per node, into which the
-//! node's `/run`, `/etc/docker` and folder are bound. An overlay is a mount point too, without which the engine cannot import images
+//! node's `/run` and `/etc/docker` and the lab's folder are bound. An overlay is a mount point too, without which the engine cannot import images
 //! ("remount /: invalid argument"), and keeps the cache as it was made. The mounts are the node's own and end with it.
 
 use crate::command::{output, run};
@@ -9,7 +9,7 @@ use crate::install::{cache, debian_mirrors, install_programs};
 use crate::layout::Layout;
 use anyhow::{Context, Result, bail};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tokio::process::Command;
 
@@ -68,11 +68,11 @@ impl Engine {
     }
 
     /// The words before `dockerd` on a machine of the lab.
-    pub(crate) fn enter(self, dir: &std::path::Path) -> Vec<String> {
+    pub(crate) fn enter(self, layout: &Layout, node: &Path) -> Vec<String> {
         match self {
             Self::Machine => Vec::new(),
             Self::Sid => {
-                let paths = [root(), dir.to_owned()].map(|path| path.display().to_string());
+                let paths = [&root(), layout.dir(), node].map(|path| path.display().to_string());
                 ["sh", "-c", ENTER, "lab-enter"].map(str::to_owned).into_iter().chain(paths).collect()
             }
         }
