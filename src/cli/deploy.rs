@@ -94,6 +94,7 @@ pub async fn run(context: &Context, arguments: &Deploy) -> Result<Exit, Failure>
 fn failure(error: &DeployError) -> Failure {
     match error {
         DeployError::Managed(_) | DeployError::Conflicts(_) => Failure::new(error.to_string(), ""),
+        DeployError::Unplannable(errors) => Failure { errors: errors.clone(), next: "nothing was written".into() },
         DeployError::Engine(_) | DeployError::Apply(_) => local::engine(error),
     }
 }

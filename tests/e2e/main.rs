@@ -56,6 +56,7 @@ fn main() {
         deploying::a_stack_waits_for_the_one_it_comes_after,
         deploying::a_service_removed_from_git_is_removed_and_its_volume_stays,
         deploying::deploy_and_the_docker_cli_agree,
+        deploying::a_stack_that_uses_every_kind_of_key_is_written_once,
         deploying::git_over_https_is_read_from_a_trusted_server_only,
         deploying::what_a_policy_forbids_is_refused_with_its_line,
         deploying::an_imported_stack_is_adopted_as_it_is,

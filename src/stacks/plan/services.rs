@@ -83,7 +83,10 @@ impl<'a> Planner<'a> {
             let depends_on = service.depends_on.iter().filter_map(|key| scoped(key)).collect();
             match self.wanted(key, service, depends_on, names) {
                 Ok(service) => wanted.push(service),
-                Err(error) => self.errors.push(error),
+                Err(error) => {
+                    let place = desired.objects.sources.get(&format!("services.{key}.image"));
+                    self.errors.push(place.map_or_else(|| error.clone(), |place| format!("{place}: {error}")));
+                }
             }
         }
         for service in &wanted {
@@ -172,7 +175,6 @@ impl<'a> Planner<'a> {
         let live = self.input.observed.swarm.services.get(&service.spec.name);
         let ignored = if self.manages() { ignored(&service.spec)? } else { Ignored::default() };
         let kept = self.kept(&service.spec.name).filter(|_| live.is_none()).cloned();
-        // `docker stack deploy` compares the texts as they are, and so asks anew for each image without a tag.
         let text = |live: &ServiceSpec| {
             if self.manages() { familiar_live_text(live) } else { live_text(live).to_owned() }
         };
@@ -212,7 +214,9 @@ impl<'a> Planner<'a> {
     /// The image: what a rollback brings along, what was chosen for this text, what lives for this text, what the registry says; in this order.
     fn choose_image(&mut self, spec: &ServiceSpec, running: Option<&Running>) -> Result<Choice, String> {
         let text = &spec.task_template.container_spec.image;
-        let running = running.filter(|running| running.text == *text);
+        // `docker stack deploy` compares the texts as the files spell them: to it `nginx` and `nginx:latest` are two.
+        let spelled = if self.manages() { text } else { live_text(spec) };
+        let running = running.filter(|running| running.text == *spelled);
         let live_image = running.map(|running| running.image.clone());
         let live_platforms = || running.and_then(|running| running.platforms.clone());
         let chosen = |image: &Image| {
@@ -222,7 +226,9 @@ impl<'a> Planner<'a> {
             Choice { image: image.image.clone(), platforms, chosen: image.image.clone() }
         };
         if digest(text).is_some() {
-            return Ok(Choice { image: text.clone(), platforms: live_platforms(), chosen: String::new() });
+            let asked = self.input.images.get(text).filter(|_| !self.manages()).and_then(|answer| answer.as_ref().ok());
+            let platforms = asked.map_or_else(live_platforms, |image| Some(image.platforms.clone()));
+            return Ok(Choice { image: text.clone(), platforms, chosen: String::new() });
         }
         let kept = |image: String| Choice { image, platforms: live_platforms(), chosen: String::new() };
         let held = self.rollback().and_then(|rollback| rollback.images.get(text));
@@ -235,11 +241,16 @@ impl<'a> Planner<'a> {
                 self.resolved.insert(text.clone(), image.clone());
                 Ok(chosen(image))
             }
-            (Some(Err(reason)), _) if self.manages() => {
-                Err(format!("image {text}: its digest cannot be had, and a floating tag is not deployed: {reason}"))
-            }
+            (Some(Err(reason)), _) if self.manages() => Err(format!(
+                "image {text}: its digest cannot be had, and a floating tag is not deployed: {reason} (see that the image is there and its registry answers)"
+            )),
             (None, None) if self.manages() => Err(format!("image {text}: its digest was not asked for")),
-            (Some(Err(reason)), _) => {
+            (Some(Err(reason)), Some(image)) => {
+                let text = format!("image {text} could not be resolved, and the digest that runs is kept: {reason}");
+                self.note(NoteKind::Remark, text);
+                Ok(kept(image))
+            }
+            (Some(Err(reason)), None) => {
                 let text = format!(
                     "image {text} could not be resolved and is deployed by its tag; nodes may run different versions: {reason}"
                 );

@@ -150,6 +150,12 @@ impl Plan {
         self.steps.is_empty() && !self.saves_state
     }
 
+    /// What makes the stack impossible to write.
+    pub fn errors(&self) -> Vec<String> {
+        let errors = self.notes.iter().filter(|note| note.kind == NoteKind::Error);
+        errors.map(|note| note.text.clone()).collect()
+    }
+
     /// How many write calls applying it takes at least.
     pub fn writes(&self) -> usize {
         self.steps.len() + usize::from(self.saves_state)

@@ -4,6 +4,7 @@
 //! without touching the machine's sources: Consul, and a client of Docker that is not older than the tests. What cannot be had is named together with what to do about it.
 
 use crate::command::{output, run};
+use crate::generation::Engine;
 use crate::sources::mirrors;
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
@@ -44,15 +45,10 @@ const CLIENT: &str = "docker-cli";
 const UNITS: [&str; 6] =
     ["docker.service", "docker.socket", "containerd.service", "docker-registry.service", "ssh.service", "ssh.socket"];
 
-/// Gets what the lab needs, if it is not there; `say` hears of each step. Starts no service.
-pub async fn install(say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
+/// Gets what a lab with this engine needs, if it is not there; `say` hears of each step. Starts no service.
+pub async fn install(engine: Engine, say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
     require_root()?;
-    let packages = missing_packages();
-    if !packages.is_empty() {
-        require_debian(&packages)?;
-        say(&format!("installing {}", packages.join(", ")));
-        install_packages(&packages).await?;
-    }
+    install_programs(&PROGRAMS, say).await?;
     if std::env::var_os(CONSUL.variable).is_none() && consul_binary().is_err() {
         say("fetching Consul");
         CONSUL.fetch().await?;
@@ -61,13 +57,29 @@ pub async fn install(say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
         say("fetching a newer client of Docker");
         DOCKER.fetch().await?;
     }
-    check()
+    engine.install(say).await?;
+    check(engine)
+}
+
+/// Gets the packages of programs that are not there.
+pub(crate) async fn install_programs(
+    programs: &[(&str, &'static str)],
+    say: &(dyn Fn(&str) + Send + Sync),
+) -> Result<()> {
+    let packages = missing_packages(programs);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    require_debian(&packages)?;
+    say(&format!("installing {}", packages.join(", ")));
+    install_packages(&packages).await
 }
 
 /// Fails with a list of what is missing and how to mend it.
-pub(crate) fn check() -> Result<()> {
+pub(crate) fn check(engine: Engine) -> Result<()> {
     require_root()?;
-    let packages = missing_packages();
+    engine.check()?;
+    let packages = missing_packages(&PROGRAMS);
     if !packages.is_empty() {
         bail!(
             "these packages are missing: {0}\n  run `lab install`, or `apt-get install --no-install-recommends {0}`",
@@ -108,9 +120,24 @@ fn require_debian(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn missing_packages() -> Vec<&'static str> {
+/// Where what was fetched is kept between runs.
+pub(crate) fn cache() -> PathBuf {
+    CACHE.into()
+}
+
+/// Where Debian's packages come from on this machine.
+pub(crate) fn debian_mirrors() -> Result<Vec<String>> {
+    let codename = codename()?;
+    let mirrors = mirrors(&source_texts(), &codename);
+    if mirrors.is_empty() {
+        bail!("apt's sources name no mirror of Debian {codename}");
+    }
+    Ok(mirrors)
+}
+
+fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     packages.dedup();
     packages.sort_unstable();
     packages.dedup();
@@ -244,13 +271,7 @@ impl Fetched {
         if find("apt-get").is_none() || find("dpkg").is_none() {
             bail!("{package} comes from Debian's {suite}, and this machine has no apt-get; set {variable} to a binary");
         }
-        let codename = codename()?;
-        let mirrors = mirrors(&source_texts(), &codename);
-        if mirrors.is_empty() {
-            bail!(
-                "apt's sources name no mirror of Debian {codename}, from which {package} could come; set {variable} to a binary"
-            );
-        }
+        let mirrors = debian_mirrors().with_context(|| format!("no {package}; set {variable} to a binary"))?;
         let mut errors = Vec::new();
         for mirror in mirrors {
             match self.fetch_from(&mirror).await {

@@ -26,6 +26,7 @@ mod background;
 mod command;
 mod consul;
 mod engine;
+mod generation;
 mod git;
 mod git_http;
 mod http;
@@ -43,6 +44,7 @@ mod registry;
 mod sources;
 mod state;
 
+pub use generation::Engine;
 pub use git::{BRANCH, GitFault, GitServer, Repo};
 pub use image::{APP_PORT, Behaviour, Image};
 pub use install::{docker_cli, install};
