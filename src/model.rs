@@ -196,6 +196,8 @@ pub struct StackSettings {
     pub drift: Drift,
     /// What to do when a rollout fails.
     pub on_failure: OnFailure,
+    /// True: a task of a rollout is healthy only while no check in Consul says that it is critical.
+    pub consul_checks: bool,
     /// True: a network whose definition changed is removed and made anew, with the services on it.
     pub recreate: bool,
     /// How long a rollout may take before it counts as failed.
@@ -210,6 +212,7 @@ impl Default for StackSettings {
             removed: false,
             drift: Drift::Report,
             on_failure: OnFailure::RollbackService,
+            consul_checks: false,
             recreate: false,
             timeout: Duration::from_mins(10),
         }

@@ -155,7 +155,7 @@ fn stack_yml_sets_what_it_says_and_leaves_the_rest() {
         ("stacks/web/compose.yml", COMPOSE),
         (
             "stacks/web/stack.yml",
-            "after: plain\nadopt: auto\ndrift: correct\non_failure: rollback-stack\nrecreate: true\ntimeout: 90s\n",
+            "after: plain\nadopt: auto\ndrift: correct\non_failure: rollback-stack\nrecreate: true\nconsul_checks: true\ntimeout: 90s\n",
         ),
     ]);
     assert_eq!(repo.stack("plain").settings, StackSettings::default());
@@ -165,6 +165,7 @@ fn stack_yml_sets_what_it_says_and_leaves_the_rest() {
         removed: false,
         drift: Drift::Correct,
         on_failure: OnFailure::RollbackStack,
+        consul_checks: true,
         recreate: true,
         timeout: Duration::from_secs(90),
     };

@@ -42,6 +42,8 @@ pub struct Observed {
     pub states: BTreeMap<StackName, LiveState>,
     /// States that cannot be read.
     pub bad_states: Vec<BadState>,
+    /// Tasks that a check in Consul says are critical, with the check's name; only looked up if a stack asks for it.
+    pub critical: BTreeMap<String, String>,
     /// The key for fingerprints; none before the first leader made it.
     pub key: Option<Key>,
 }

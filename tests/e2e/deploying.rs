@@ -299,3 +299,25 @@ pub async fn an_imported_stack_is_adopted_as_it_is(world: &World) -> Result<()> 
     ensure!(world.service_version("handmade_web").await? == version, "the service was not even written");
     Ok(())
 }
+
+pub async fn a_rollout_waits_for_consuls_checks_if_it_is_asked_to(world: &World) -> Result<()> {
+    let file = |path: &str| {
+        format!(
+            "services:\n  web:\n    image: {}\n    ports: [{{target: 8080, published: 18099, mode: host}}]\n    labels: {{SERVICE_8080_CHECK_HTTP: {path}, SERVICE_8080_CHECK_INTERVAL: 1s}}\n    deploy: {{endpoint_mode: dnsrr}}\n",
+            world.image("1.0.0")
+        )
+    };
+    let (good, bad) = (file("/"), file("/missing"));
+    let settings = "consul_checks: true\ntimeout: 12s\n";
+    world.commit("checked", &[("compose.yml", Some(&good)), ("stack.yml", Some(settings))]).await?;
+    world.reaches("checked", "ok", seconds(60)).await?;
+    world.commit("checked", &[("compose.yml", Some(&bad))]).await?;
+    world.reaches("checked", "held", seconds(60)).await?;
+    let note = world.stack("checked").await?["note"].to_string();
+    ensure!(note.contains("Consul's check") && note.contains("is critical"), "it says what Consul says: {note}");
+    let spec = world.service_spec("checked_web").await?;
+    let path = &spec["TaskTemplate"]["ContainerSpec"]["Labels"]["SERVICE_8080_CHECK_HTTP"];
+    ensure!(*path == "/", "the service went back: {path}");
+    world.commit("checked", &[("compose.yml", Some(&good))]).await?;
+    world.reaches("checked", "ok", seconds(60)).await
+}

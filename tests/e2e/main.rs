@@ -60,6 +60,7 @@ fn main() {
         deploying::git_over_https_is_read_from_a_trusted_server_only,
         deploying::what_a_policy_forbids_is_refused_with_its_line,
         deploying::an_imported_stack_is_adopted_as_it_is,
+        deploying::a_rollout_waits_for_consuls_checks_if_it_is_asked_to,
         conduct::a_stack_deployed_by_the_docker_cli_is_adopted_with_no_task_restarted,
         adopting::a_swarm_deployed_long_ago_is_adopted_as_it_has_become,
         conduct::a_broken_commit_changes_nothing_and_is_reported,

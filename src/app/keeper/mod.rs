@@ -40,6 +40,7 @@ use crate::repo::{self, ConfigRepo};
 use crate::stacks::apply::{self, Outcome, apply, ensure_key};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
+use crate::stacks::plan::critical_tasks;
 use crate::stacks::status::status;
 use crate::stacks::{Held, Key, Observed, Plan, Resolutions, images_to_resolve, targets};
 use crate::status::{ClusterStatus, StackState};
@@ -204,7 +205,7 @@ impl Keeper {
             }
             return After(IDLE);
         }
-        let observed = match observe(&self.parts.swarm).await {
+        let mut observed = match observe(&self.parts.swarm).await {
             Ok(observed) => observed,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
@@ -243,6 +244,12 @@ impl Keeper {
             Ok(secrets) => secrets,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
+        if rendered.desired.iter().any(|stack| stack.settings.consul_checks) {
+            match self.parts.consul.critical_instances().await {
+                Ok(instances) => observed.critical = critical_tasks(instances),
+                Err(error) => return self.outage(&error.to_string(), false, answers),
+            }
+        }
         let plans = plan_all(&Pass {
             desired: &rendered.desired,
             broken: &rendered.broken,

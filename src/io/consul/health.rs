@@ -29,6 +29,13 @@ impl Consul {
         Ok(entries.into_iter().map(|entry| entry.node.node).collect())
     }
 
+    /// The critical checks of service instances, as the IDs of those and the checks' names.
+    pub async fn critical_instances(&self) -> Result<Vec<(String, String)>, Error> {
+        let checks: Vec<StateEntry> = self.get_json(&["health", "state", "critical"], &[]).await?;
+        let of_services = checks.into_iter().filter(|check| !check.service_id.is_empty());
+        Ok(of_services.map(|check| (check.service_id, check.name)).collect())
+    }
+
     /// The local agent's node name, datacenter and version.
     pub async fn agent_self(&self) -> Result<AgentSelf, Error> {
         let body: SelfBody = self.get_json(&["agent", "self"], &[]).await?;
@@ -53,6 +60,15 @@ struct Entry {
 #[serde(rename_all = "PascalCase")]
 struct EntryNode {
     node: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StateEntry {
+    #[serde(rename = "ServiceID", default)]
+    service_id: String,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Deserialize)]

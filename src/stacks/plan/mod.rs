@@ -14,6 +14,7 @@
 //! `drift: correct`. Adoption takes what git says as the baseline: what differs then is shown as drift, never corrected (not even with `drift:
 //! correct`), and applied with that service's next change in git.
 
+mod checks;
 mod kept;
 mod leftovers;
 mod objects;
@@ -35,6 +36,7 @@ use super::state::{Content, Image, Intent, Kind, StackState};
 use crate::model::{Adopt, DesiredStack, StackName, StackSettings};
 use crate::status::StackState as Verdict;
 
+pub use checks::critical_tasks;
 pub use types::*;
 
 use remake::ChangedNetwork;

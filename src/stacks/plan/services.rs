@@ -11,7 +11,7 @@ use crate::stacks::diff::{self, Difference, Words};
 use crate::stacks::images::{digest, familiar_live_text, live_text};
 use crate::stacks::observe::in_namespace;
 use crate::stacks::order::layers;
-use crate::stacks::rollout::{Progress, has_failed, judge};
+use crate::stacks::rollout::{Progress, has_failed};
 use crate::stacks::state::{Baseline, Hold, Image, Kept, Kind};
 
 /// A service as wanted, ready to compare.
@@ -156,13 +156,6 @@ impl<'a> Planner<'a> {
             return false;
         }
         !in_rollout || matches!(self.progress_of(name), None | Some(Progress::Converged(_)))
-    }
-
-    /// How a live service's rollout goes.
-    pub(super) fn progress_of(&self, name: &str) -> Option<Progress> {
-        let service = self.input.observed.swarm.services.get(name)?;
-        let tasks = self.input.observed.tasks(&service.id);
-        Some(judge(service, tasks, &self.input.observed.swarm.nodes, self.window(), self.input.now))
     }
 
     fn wanted(
