@@ -83,7 +83,7 @@ fn what_swarm_adds_to_a_job_is_no_difference() {
     let spec =
         |mode: Value| serde_json::from_value::<ServiceSpec>(json!({"Name": "shop_migrate", "Mode": mode})).unwrap();
     let check = |sent: Value, stored: Value| {
-        assert!(same(&spec(json!({"ReplicatedJob": sent})), &spec(json!({"ReplicatedJob": stored}))))
+        assert!(same(&spec(json!({"ReplicatedJob": sent})), &spec(json!({"ReplicatedJob": stored}))));
     };
     check(json!({}), json!({"MaxConcurrent": 1, "TotalCompletions": 1}));
     check(json!({"MaxConcurrent": 3}), json!({"MaxConcurrent": 3, "TotalCompletions": 3}));
