@@ -14,6 +14,7 @@
 //! `drift: correct`. Adoption takes what git says as the baseline: what differs then is shown as drift, never corrected (not even with `drift:
 //! correct`), and applied with that service's next change in git.
 
+mod image;
 mod kept;
 mod objects;
 mod progress;
