@@ -277,7 +277,7 @@ impl Run<'_> {
             let failure = self.state.failed.last_mut().filter(|failure| failure.revision == tell.revision);
             let service = failure.and_then(|failure| failure.services.get_mut(tell.service.as_ref()?));
             if let Some(service) = service {
-                service.reason.clone_from(&tell.message);
+                service.reason = format!("{} {line:?}", service.reason);
                 service.log.clone_from(&tell.log);
             }
             self.state.retell_last_failure();

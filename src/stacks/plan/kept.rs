@@ -18,7 +18,7 @@ pub(super) fn keep(spec: &mut ServiceSpec, live: &ServiceSpec, ignored: &Ignored
                 // What the image runs on belongs to the image.
                 let platforms = spec.task_template.placement.as_mut().and_then(|placement| placement.platforms.take());
                 spec.task_template.placement.clone_from(&live.task_template.placement);
-                super::services::put_platforms(spec, platforms);
+                super::image::put_platforms(spec, platforms);
             }
             Field::Env(None) => {
                 spec.task_template.container_spec.env.clone_from(&live.task_template.container_spec.env);

@@ -15,6 +15,7 @@
 //! correct`), and applied with that service's next change in git.
 
 mod checks;
+mod image;
 mod kept;
 mod leftovers;
 mod objects;
