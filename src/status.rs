@@ -75,6 +75,9 @@ pub struct StackStatus {
     pub next: Option<String>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
+    /// Everything the plan had to remark, one line each; `note` is the first of them.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Remarks, such as keys without effect.
     pub warnings: Vec<String>,
     /// While a failure holds it: the last lines that the failing task printed.

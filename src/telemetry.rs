@@ -88,6 +88,7 @@ mod tests {
             next: None,
             services: vec![],
             log: Vec::new(),
+            notes: vec![],
             warnings: vec![],
         }
     }

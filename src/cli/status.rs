@@ -75,6 +75,9 @@ pub fn stack(status: &StackStatus, paint: Paint) -> String {
         lines.extend(table(&["SERVICE", "TASKS", "IMAGE", "PROBLEM"], &rows));
     }
     lines.extend(status.log.iter().map(|line| format!("  | {}", clean(line))));
+    // One note stands in the first line already.
+    let notes = status.notes.iter().filter(|note| **note != status.note);
+    lines.extend(notes.map(|note| format!("! {}", clean(note))));
     lines.extend(status.warnings.iter().map(|warning| format!("{} {}", paint.busy("warning:"), clean(warning))));
     lines.extend(status.next.iter().map(|next| format!("Next: {}", paint.strong(&clean(next)))));
     lines.join("\n")
@@ -184,6 +187,7 @@ mod tests {
             next: None,
             services: vec![],
             log: Vec::new(),
+            notes: vec![],
             warnings: vec![],
         }
     }
@@ -260,6 +264,7 @@ no stacks yet
     fn one_stack_shows_its_services_remarks_and_the_next_command() {
         let mut billing = prod().stacks.remove(1);
         billing.next = Some("mend it in git, or swarmkeeper retry billing".into());
+        billing.notes = vec![billing.note.clone(), "billing_db: replicas 1→3 by hand".into()];
         billing.warnings = vec!["compose.yml:7:5: services.api.privileged: has no effect in a swarm".into()];
         billing.services = vec![
             ServiceStatus {
@@ -282,6 +287,7 @@ billing  HELD  77d0e12  9f2c1ab failed: api exit 1 on n17 "no such table"
 SERVICE      TASKS  IMAGE                                      PROBLEM
 billing_api  5/6    r.example.com:5000/api:1.4.1@0123456789ab  task 3 on n17: exit 1 [2J
 billing_db   1/1    postgres:16
+! billing_db: replicas 1→3 by hand
 warning: compose.yml:7:5: services.api.privileged: has no effect in a swarm
 Next: mend it in git, or swarmkeeper retry billing
 "#);

@@ -89,6 +89,7 @@ fn cluster() -> ClusterStatus {
             next: None,
             services: vec![],
             log: Vec::new(),
+            notes: vec![],
             warnings: vec![],
         }],
         problems: vec![],

@@ -18,6 +18,8 @@
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod world;
 
+mod planning;
+
 use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,6 +40,9 @@ const CONTAINERS: usize = 50;
 
 /// How long the idle agent is watched.
 const IDLE: Duration = Duration::from_mins(1);
+
+/// Different images in a large stack.
+const IMAGES: usize = 30;
 
 #[derive(Debug, Serialize)]
 struct Figure {
@@ -109,8 +114,20 @@ async fn measure(world: &World, part: Option<&str>, figures: &mut Vec<Figure>) -
     };
     if wanted("deploy") {
         for (services, first, unchanged) in [(20, 2.0, 1.0), (100, 2.0, 1.0), (300, 2.0, 15.0)] {
-            figures.extend(deploys(world, services, first, unchanged).await?);
+            figures.extend(deploys(world, services, &[world.image("1.0.0")], (first, unchanged)).await?);
         }
+    }
+    if wanted("images") {
+        let mut images = Vec::new();
+        for number in 0..IMAGES {
+            let tag = format!("bench{number}");
+            world.push(&tag, &tag).await?;
+            images.push(world.image(&tag));
+        }
+        figures.extend(deploys(world, 300, &images, (5.0, 15.0)).await?);
+    }
+    if wanted("plan") {
+        figures.extend(planning::figures(world).await?);
     }
     if wanted("dns") {
         figures.extend(starts(world).await?);
@@ -130,45 +147,46 @@ async fn measure(world: &World, part: Option<&str>, figures: &mut Vec<Figure>) -
     Ok(())
 }
 
-/// First and unchanged deploys of services without replicas, by `docker stack deploy` and by `swarmkeeper deploy`.
-async fn deploys(world: &World, services: usize, first_goal: f64, unchanged_goal: f64) -> Result<Vec<Figure>> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("compose.yml");
+/// A stack of so many services without replicas, with these images in turn.
+fn services_file(services: usize, images: &[String]) -> String {
     let mut text = String::from("version: \"3.8\"\nservices:\n");
-    for number in 0..services {
+    for (number, image) in (0..services).zip(images.iter().cycle()) {
         text += &format!(
-            "  s{number:03}:\n    image: {}\n    environment: {{NUMBER: \"{number}\"}}\n    deploy: {{replicas: 0, endpoint_mode: dnsrr}}\n",
-            world.image("1.0.0")
+            "  s{number:03}:\n    image: {image}\n    environment: {{NUMBER: \"{number}\"}}\n    deploy: {{replicas: 0, endpoint_mode: dnsrr}}\n"
         );
     }
-    std::fs::write(&file, text)?;
+    text
+}
+
+/// First and unchanged deploys, by `docker stack deploy` and by `swarmkeeper deploy`, and how many times faster ours are to be. Both
+/// resolve every image (`--resolve-image always`, the default) at the lab's registry.
+async fn deploys(world: &World, services: usize, images: &[String], goals: (f64, f64)) -> Result<Vec<Figure>> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("compose.yml");
+    std::fs::write(&file, services_file(services, images))?;
     let (mut first, mut unchanged) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
     for _ in 0..ROUNDS {
         for side in [0, 1] {
             first[side].push(timed(deploy(world, side, &file)).await?);
             unchanged[side].push(timed(deploy(world, side, &file)).await?);
-            if side == 0 {
-                world.docker(&["stack", "rm", "bench"]).await?;
-                world.network_gone("bench_default", seconds(120)).await?;
-                continue;
+            if side == 1 {
+                let mark = world.mark();
+                deploy(world, side, &file).await?;
+                world.no_engine_writes(mark).await.context("an unchanged deploy of ours")?;
             }
-            let mark = world.mark();
-            deploy(world, side, &file).await?;
-            world.no_engine_writes(mark).await.context("an unchanged deploy of ours")?;
-            world.docker(&["stack", "rm", "bench"]).await?;
-            world.network_gone("bench_default", seconds(120)).await?;
+            world.remove_bench().await?;
         }
     }
     let [peer_first, our_first] = first.map(median);
     let [peer_unchanged, our_unchanged] = unchanged.map(median);
+    let (first_goal, unchanged_goal) = goals;
+    let what = match images.len() {
+        1 => format!("{services} services"),
+        images => format!("{services} services, {images} images"),
+    };
     Ok(vec![
-        Figure::against(format!("first deploy, {services} services"), our_first, peer_first, first_goal),
-        Figure::against(
-            format!("unchanged deploy, {services} services"),
-            our_unchanged,
-            peer_unchanged,
-            unchanged_goal,
-        ),
+        Figure::against(format!("first deploy, {what}"), our_first, peer_first, first_goal),
+        Figure::against(format!("unchanged deploy, {what}"), our_unchanged, peer_unchanged, unchanged_goal),
     ])
 }
 
@@ -278,7 +296,7 @@ async fn idle(world: &World) -> Result<Vec<Figure>> {
     let began = Instant::now();
     tokio::time::sleep(IDLE).await;
     let share = (cpu_seconds(&world.agent_proc(4, "stat").await?)? - before) / began.elapsed().as_secs_f64() * 100.0;
-    let memory = resident_megabytes(&world.agent_proc(4, "status").await?)?;
+    let memory = resident_megabytes(&world.agent_proc(4, "status").await?, "VmRSS:")?;
     let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(started.iter().map(|id| id.trim())).collect();
     world.docker_on(4, &remove).await?;
     Ok(vec![
@@ -305,10 +323,10 @@ fn cpu_seconds(stat: &str) -> Result<f64> {
     Ok(ticks as f64 / 100.0)
 }
 
-/// What of a process is in memory, from its `status`.
-fn resident_megabytes(status: &str) -> Result<f64> {
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+/// A line of a process' `status`, in MB: `VmRSS:` is what of it is in memory, `VmHWM:` the most there ever was.
+fn resident_megabytes(status: &str, line: &str) -> Result<f64> {
+    let found = status.lines().find_map(|found| found.strip_prefix(line)).with_context(|| format!("no {line}"))?;
+    let kilobytes: f64 = found.split_whitespace().next().context("no number")?.parse()?;
     Ok(kilobytes / 1024.0)
 }
 

@@ -15,6 +15,7 @@
     clippy::needless_pass_by_value
 )]
 
+mod adopting;
 mod conduct;
 mod deploying;
 mod faults;
@@ -59,6 +60,7 @@ fn main() {
         deploying::what_a_policy_forbids_is_refused_with_its_line,
         deploying::an_imported_stack_is_adopted_as_it_is,
         conduct::a_stack_deployed_by_the_docker_cli_is_adopted_with_no_task_restarted,
+        adopting::a_swarm_deployed_long_ago_is_adopted_as_it_has_become,
         conduct::a_broken_commit_changes_nothing_and_is_reported,
         conduct::a_git_server_that_is_down_leaves_everything_as_it_is,
         conduct::a_failing_image_is_rolled_back_and_not_tried_again,

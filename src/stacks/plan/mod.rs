@@ -16,6 +16,7 @@
 
 mod image;
 mod kept;
+mod leftovers;
 mod objects;
 mod progress;
 mod remake;
@@ -188,6 +189,7 @@ impl<'a> Planner<'a> {
             self.plan.verdict = if self.plan.settled { Verdict::Ok } else { Verdict::Rolling };
             return;
         }
+        self.note_leftovers();
         if !self.foreign.is_empty() {
             return self.adopt(desired);
         }
@@ -312,9 +314,10 @@ impl<'a> Planner<'a> {
         let services = self.state.owned.services.len();
         let of_services = || self.plan.changes.iter().filter(|change| change.kind == Kind::Service);
         let removes = of_services().filter(|change| change.action == Action::Remove).count();
-        // A service that is changed and goes with its network is one all the same.
+        // What drifted restarts nothing: only what this revision writes counts, and each service once.
+        let is_written = |name: &&String| self.pending.contains(*name) || self.taken_off.contains(*name);
         let restarted = of_services().filter(|change| change.restarts.is_some()).map(|change| &change.name);
-        let restarts = restarted.collect::<BTreeSet<_>>().len();
+        let restarts = restarted.filter(is_written).collect::<BTreeSet<_>>().len();
         let too_many_removed = removes > policy.brake_removes_max;
         let too_many_restarted =
             services > policy.brake_services_min && restarts * 100 > policy.brake_restarts_percent_max * services;

@@ -359,6 +359,17 @@ fn a_small_stack_is_not_braked_for_restarts() {
 }
 
 #[test]
+fn what_drifted_does_not_count_for_the_brake() {
+    let at = |revision: &str, tag: &str| stack(revision, &[&format!("a app:{tag}"), "b app:1", "c app:1", "d app:1"]);
+    let mut world = running(&at("aaa", "1"));
+    for name in ["shop_b", "shop_c"] {
+        world.by_hand(name, |spec| spec.task_template.container_spec.user = Some("root".into()));
+    }
+    let plan = world.pass(Some(&at("bbb", "2")));
+    assert_eq!(verbs(&plan), ["update service shop_a"], "{plan}");
+}
+
+#[test]
 fn an_orphan_is_kept_and_told_once_until_somebody_removes_it() {
     let mut world = running(&three("aaa", "1"));
     let plan = world.pass(None);

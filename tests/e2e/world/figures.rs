@@ -21,6 +21,12 @@ impl World {
         self.lab.layout().docker_config()
     }
 
+    /// Takes the stack `bench` away and waits until it is gone.
+    pub async fn remove_bench(&self) -> Result<()> {
+        self.docker(&["stack", "rm", "bench"]).await?;
+        self.network_gone("bench_default", seconds(120)).await
+    }
+
     /// The recorders' clock: they run on this machine.
     pub fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()
