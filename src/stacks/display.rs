@@ -146,7 +146,7 @@ fn word(kind: NoteKind) -> &'static str {
         NoteKind::Drift => "drift: ",
         NoteKind::Orphan => "orphan: ",
         NoteKind::Adopt => "adopt: ",
-        NoteKind::Paused | NoteKind::Remark => "",
+        NoteKind::Paused | NoteKind::Remark | NoteKind::Leftover => "",
         NoteKind::Error => "error: ",
     }
 }

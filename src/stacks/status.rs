@@ -104,7 +104,7 @@ fn note(plan: &Plan, error: Option<&str>, services: &[ServiceStatus], behind: &[
     // While a rollout is on its way, that is the news; what drifted is told when it has ended.
     let worth = |kind: NoteKind| match plan.verdict {
         StackState::Rolling => kind == NoteKind::Waiting,
-        _ => kind != NoteKind::Remark,
+        _ => !matches!(kind, NoteKind::Remark | NoteKind::Leftover),
     };
     // The one that the verdict comes from is told first.
     let notes: Vec<&Note> = plan.notes.iter().filter(|note| worth(note.kind)).collect();
@@ -134,7 +134,7 @@ fn verdict(kind: NoteKind) -> Option<StackState> {
         NoteKind::Adopt => Some(StackState::Adopt),
         NoteKind::Paused => Some(StackState::Paused),
         NoteKind::Error => Some(StackState::Error),
-        NoteKind::Remark => None,
+        NoteKind::Remark | NoteKind::Leftover => None,
     }
 }
 

@@ -46,7 +46,7 @@ impl Planner<'_> {
                 self.input.stack,
                 words.join("; ")
             );
-            self.note(NoteKind::Remark, text);
+            self.note(NoteKind::Leftover, text);
         }
     }
 

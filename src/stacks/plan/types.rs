@@ -245,6 +245,8 @@ pub enum NoteKind {
     Paused,
     /// Cannot be planned.
     Error,
+    /// Of the stack's namespace, but neither in git nor ours.
+    Leftover,
     /// Worth knowing.
     Remark,
 }
