@@ -135,5 +135,5 @@ fn a_service_that_lives_needs_no_digest_of_an_ignored_image_to_go_back() {
 #[test]
 fn an_unknown_word_is_an_error() {
     let plan = World::new().plan(Some(&app("aaa", "1", "replica")));
-    insta::assert_snapshot!(plan.notes[0].text, @r#"service shop_api: label swarmkeeper.ignore: found "replica", accepted: replicas, image, resources, placement, env, env.NAME, labels, labels.NAME"#);
+    insta::assert_snapshot!(plan.notes[0].text, @r#"compose.yml:3:3: service shop_api: label swarmkeeper.ignore: found "replica", accepted: replicas, image, resources, placement, env, env.NAME, labels, labels.NAME"#);
 }
