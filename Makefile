@@ -10,7 +10,7 @@ BINARY   = $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host:
 ENGINE_SKIPS = --skip registering:: --skip leading:: --skip faults:: --skip leaving::
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 tools: ## install what building needs from Debian's packages (as root; otherwise say what is missing)
 	@tests/tools.sh

@@ -147,7 +147,7 @@ pub async fn deploy_and_the_docker_cli_agree(world: &World) -> Result<()> {
 pub async fn a_stack_that_uses_every_kind_of_key_is_written_once(world: &World) -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("content"), "content\n")?;
-    for (stack, by_us, subnet) in [("wide", false, "10.99.0.0/24"), ("widest", true, "10.98.0.0/24")] {
+    for (stack, by_us, subnet) in [("bothbycli", false, "10.99.0.0/24"), ("bothbyus", true, "10.98.0.0/24")] {
         let file = folder.path().join(format!("{stack}.yml"));
         std::fs::write(&file, WIDE.replace("IMAGE", &world.image("1.0.0")).replace("SUBNET", subnet))?;
         let file = file.to_string_lossy().into_owned();

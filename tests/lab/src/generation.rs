@@ -1,8 +1,8 @@
 //! Which generation of Docker's engine the nodes run: the machine's own, or Debian sid's from a root file system of its own.
 //!
-//! Debian sid's engine needs sid's libraries, so it runs in a chroot: an overlay over the root in the cache, per node, into which the
-//! node's `/run` and `/etc/docker` and the lab's folder are bound. An overlay is a mount point too, without which the engine cannot import images
-//! ("remount /: invalid argument"), and keeps the cache as it was made. The mounts are the node's own and end with it.
+//! Debian sid's engine needs sid's libraries, so it gets a mount namespace whose root is an overlay over the root in the cache, into
+//! which the node's `/run` and `/etc/docker` and the lab's folder are bound. The cache stays as it was made, and the mounts end with the
+//! engine and its containers.
 
 use crate::command::{output, run};
 use crate::install::{cache, debian_mirrors, install_programs};
@@ -73,7 +73,11 @@ impl Engine {
             Self::Machine => Vec::new(),
             Self::Sid => {
                 let paths = [&root(), layout.dir(), node].map(|path| path.display().to_string());
-                ["sh", "-c", ENTER, "lab-enter"].map(str::to_owned).into_iter().chain(paths).collect()
+                ["unshare", "--mount", "sh", "-c", ENTER, "lab-enter"]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain(paths)
+                    .collect()
             }
         }
     }
