@@ -261,7 +261,7 @@ impl Keeper {
             now,
             policy: &self.parts.settings.policy,
         });
-        let (mut stacks, mut after) = (Vec::new(), IDLE);
+        let (mut stacks, mut after, mut written) = (Vec::new(), IDLE, BTreeMap::new());
         let targets = targets(&rendered.desired, &self.memory.held, &observed, &key);
         for plan in &plans {
             let desired = targets.iter().find(|stack| stack.name == plan.stack).copied();
@@ -270,10 +270,13 @@ impl Keeper {
             let stack = status(desired, observed.stack(&plan.stack), plan, error.as_deref(), now);
             self.tell(&stack, &outcome.told);
             after = after.min(pause(plan, &outcome));
+            if outcome.error.is_none() && !outcome.conflict {
+                written.extend(plan.state.as_ref().filter(|_| plan.saves_state).map(|state| (&plan.stack, state)));
+            }
             stacks.push(stack);
         }
         self.pin(&observed);
-        self.show_histories(&observed);
+        self.show_histories(&observed, written);
         self.show(stacks, observed.nodes.len(), answers).await;
         After(after)
     }

@@ -1,5 +1,7 @@
 //! What the leader tells of its passes: status, metrics, Consul KV, log, and notifications.
 
+use std::collections::BTreeMap;
+
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
@@ -7,10 +9,11 @@ use super::orders::Answers;
 use super::{Keeper, RETRY};
 use crate::http::CommandError;
 use crate::leader::Leadership;
+use crate::model::StackName;
 use crate::notify::Notification;
 use crate::reconcile::After;
 use crate::stacks::plan::{Event, Tell};
-use crate::stacks::{Observed, history};
+use crate::stacks::{Observed, StackState, history};
 use crate::status::{AgentCount, ClusterStatus, GitStatus, LeaderStatus, StackStatus};
 
 impl Keeper {
@@ -61,8 +64,11 @@ impl Keeper {
     }
 
     /// How the stacks' rollouts ended, for those who ask.
-    pub(super) fn show_histories(&self, observed: &Observed) {
-        let told = observed.states.iter().map(|(stack, live)| (stack.clone(), history::told(stack, &live.state)));
+    /// `written` are the states that this pass has written, so that a history is never behind the status.
+    pub(super) fn show_histories(&self, observed: &Observed, written: BTreeMap<&StackName, &StackState>) {
+        let mut states: BTreeMap<_, _> = observed.states.iter().map(|(stack, live)| (stack, &live.state)).collect();
+        states.extend(written);
+        let told = states.into_iter().map(|(stack, state)| (stack.clone(), history::told(stack, state)));
         self.histories.send_replace(told.collect());
     }
 
