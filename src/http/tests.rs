@@ -90,6 +90,7 @@ fn cluster() -> ClusterStatus {
             warnings: vec![],
         }],
         problems: vec![],
+        drains: Vec::new(),
     }
 }
 

@@ -22,6 +22,7 @@ mod apply_tests;
 pub mod deploy;
 pub mod diff;
 mod display;
+pub mod drain;
 pub mod history;
 pub mod images;
 pub mod key;
