@@ -33,6 +33,8 @@ pub struct ClusterStatus {
 pub struct DrainStatus {
     /// The node's name.
     pub node: String,
+    /// Its ID.
+    pub id: String,
     /// How far it is.
     pub phase: DrainPhase,
     /// Tasks that still run there.

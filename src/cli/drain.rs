@@ -49,7 +49,7 @@ pub async fn run(context: &Context, args: &Drain) -> Result<Exit, Failure> {
     while begin.elapsed() < WAIT_MAX {
         let drains = agent.status().await?.drains;
         // The order was taken: what is not listed yet will be after the leader's next pass.
-        if let Some(drain) = drains.iter().find(|drain| drain.node == args.node || drains.len() == 1) {
+        if let Some(drain) = drains.iter().find(|drain| drain.node == args.node || drain.id.starts_with(&args.node)) {
             if drain.phase == DrainPhase::Done {
                 output::result(&words(drain));
                 return Ok(Exit::Done);
@@ -69,7 +69,7 @@ pub async fn run(context: &Context, args: &Drain) -> Result<Exit, Failure> {
 }
 
 /// How a drain stands, in a line.
-pub fn words(DrainStatus { node, phase, tasks }: &DrainStatus) -> String {
+pub fn words(DrainStatus { node, phase, tasks, .. }: &DrainStatus) -> String {
     match phase {
         DrainPhase::Leaving => format!("{node}: out of DNS, clients have their time, {tasks} tasks run"),
         DrainPhase::Moving => format!("{node}: swarm moves its tasks, {tasks} are left"),
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn each_phase_has_its_words() {
         let said = [DrainPhase::Leaving, DrainPhase::Moving, DrainPhase::Done]
-            .map(|phase| words(&DrainStatus { node: "n1".into(), phase, tasks: 2 }));
+            .map(|phase| words(&DrainStatus { node: "n1".into(), id: "abc".into(), phase, tasks: 2 }));
         insta::assert_snapshot!(said.join("\n"), @r"
         n1: out of DNS, clients have their time, 2 tasks run
         n1: swarm moves its tasks, 2 are left

@@ -89,7 +89,8 @@ pub fn drains(observed: &Observed, wait: Duration, now: OffsetDateTime) -> Drain
         } else if phase == DrainPhase::Leaving {
             plan.next = Some(plan.next.map_or(left, |next| next.min(left)));
         }
-        plan.drains.push(DrainStatus { node: node.description.hostname.clone(), phase, tasks });
+        let (name, id) = (node.description.hostname.clone(), node.id.clone());
+        plan.drains.push(DrainStatus { node: name, id, phase, tasks });
     }
     plan.drains.sort_by(|one, other| one.node.cmp(&other.node));
     plan

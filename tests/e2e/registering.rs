@@ -105,7 +105,7 @@ pub async fn a_stopping_container_is_out_of_dns_while_its_process_still_serves(w
     world.dns_answers(NODE, "lingering.service.consul", &["10.77.0.4"], seconds(5)).await?;
     let service = world.consul_service(NODE, "lingering").await?;
     let service_id = service["ServiceID"].as_str().context("an ID")?.to_owned();
-    let stop = ["stop", "--time", "20", id];
+    let stop = ["stop", "-t", "20", id];
     let gone = async {
         let checks = world.maintenance_begins(NODE, &service_id, seconds(4)).await?;
         let running = world.docker_on(NODE, &["inspect", "--format", "{{.State.Running}}", id]).await?;

@@ -39,6 +39,7 @@ use crate::notify::Notifier;
 use crate::reconcile::{self, After};
 use crate::registration::SelfState;
 use crate::repo::{self, ConfigRepo};
+use crate::spec::ServiceFacts;
 use crate::stacks::apply::{self, Outcome, apply, ensure_key};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
@@ -139,8 +140,10 @@ struct Memory {
     pinned: Option<BTreeMap<String, Revision>>,
     /// What was wrong with credentials last time.
     credentials_said: String,
-    /// Why agents could not be told last time.
-    publishing: Option<String>,
+    /// What agents could not be told last time.
+    unpublished: BTreeSet<&'static str>,
+    /// Services as the last plans were about to write them.
+    planned: BTreeMap<String, ServiceFacts>,
     /// Nodes that a person wants empty.
     drains: Vec<DrainStatus>,
     /// How soon a drain goes on.
@@ -234,7 +237,7 @@ impl Keeper {
             Ok(observed) => observed,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
-        self.publish_services(&observed, &[]).await;
+        self.publish_services(&observed, None).await;
         self.drain(&observed).await;
         let key = match ensure_key(&self.parts.swarm, &observed).await {
             Ok(key) => key,
@@ -282,7 +285,7 @@ impl Keeper {
             now,
             policy: &self.parts.settings.policy,
         });
-        self.publish_services(&observed, &plans).await;
+        self.publish_services(&observed, Some(&plans)).await;
         let (mut stacks, mut after) = (Vec::new(), IDLE);
         let desired = self.memory.rendered.as_ref().map_or(&[][..], |(_, rendered)| &rendered.desired);
         let targets = targets(desired, &self.memory.held, &observed, &key);

@@ -18,27 +18,32 @@ use crate::status::{DrainPhase, StackState, StackStatus};
 impl Keeper {
     /// Tells agents what they need to know of every service, those that `plans` are about to write included: a task may start before
     /// anyone knows more of its service than its name.
-    pub(super) async fn publish_services(&mut self, observed: &Observed, plans: &[Plan]) {
-        let live = observed.services.values();
-        let mut facts: BTreeMap<&str, ServiceFacts> =
-            live.map(|live| (live.spec.name.as_str(), ServiceFacts::of(&live.spec, live.endpoint.as_ref()))).collect();
-        for spec in plans.iter().flat_map(Plan::service_writes) {
-            let endpoint = observed.services.get(&spec.name).and_then(|live| live.endpoint.as_ref());
-            facts.insert(&spec.name, ServiceFacts::of(spec, endpoint));
+    ///
+    /// Without `plans`, what the last ones were about to write still counts: one that fails again and again must not make agents look
+    /// twice at every pass.
+    pub(super) async fn publish_services(&mut self, observed: &Observed, plans: Option<&[Plan]>) {
+        let endpoint = |name: &String| observed.services.get(name).and_then(|live| live.endpoint.as_ref());
+        if let Some(plans) = plans {
+            let writes = plans.iter().flat_map(Plan::service_writes);
+            self.memory.planned =
+                writes.map(|spec| (spec.name.clone(), ServiceFacts::of(spec, endpoint(&spec.name)))).collect();
         }
-        let values =
-            facts.into_iter().filter_map(|(name, facts)| Some((name.to_owned(), serde_json::to_value(facts).ok()?)));
-        let result = self.boards.services.publish(values.collect()).await.map(drop).map_err(|error| error.to_string());
-        self.say_published(result);
+        let live = observed.services.values().map(|live| &live.spec);
+        let mut facts: BTreeMap<String, ServiceFacts> =
+            live.map(|spec| (spec.name.clone(), ServiceFacts::of(spec, endpoint(&spec.name)))).collect();
+        facts.extend(self.memory.planned.clone());
+        let values = facts.into_iter().filter_map(|(name, facts)| Some((name, serde_json::to_value(facts).ok()?)));
+        let result = self.boards.services.publish(values.collect()).await;
+        self.say_published("services", result.map_err(|error| error.to_string()));
     }
 
     /// Publishes drains, and lets swarm move the tasks of nodes whose clients have had their time.
     pub(super) async fn drain(&mut self, observed: &Observed) {
         let plan = drain::drains(observed, self.parts.settings.drain_wait, OffsetDateTime::now_utc());
         let values: BTreeMap<String, Value> = plan.drains.iter().map(|drain| (drain.node.clone(), json!({}))).collect();
-        let published = self.boards.drains.publish(values).await.map(drop).map_err(|error| error.to_string());
+        let published = self.boards.drains.publish(values).await;
         let is_published = published.is_ok();
-        self.say_published(published);
+        self.say_published("drains", published.map_err(|error| error.to_string()));
         let moving = plan.drains.iter().any(|drain| drain.phase == DrainPhase::Moving);
         let next = plan.next.and_then(|next| next.try_into().ok());
         self.memory.drain_pause =
@@ -100,16 +105,15 @@ impl Keeper {
         });
     }
 
-    fn say_published(&mut self, result: Result<(), String>) {
-        let problem = result.err();
-        match (&self.memory.publishing, &problem) {
-            (None, Some(error)) => {
-                warn!(error, "agents do not hear of services and drains; their entries stay as they are");
+    /// Says the first of a row of failures, and its end.
+    fn say_published(&mut self, what: &'static str, result: Result<usize, String>) {
+        match result {
+            Ok(_) if self.memory.unpublished.remove(what) => info!(what, "agents hear of it again"),
+            Err(error) if self.memory.unpublished.insert(what) => {
+                warn!(what, error, "agents do not hear of it; their entries stay as they are");
             }
-            (Some(_), None) => info!("agents hear of services and drains again"),
             _ => {}
         }
-        self.memory.publishing = problem;
     }
 }
 

@@ -94,6 +94,7 @@ impl Keeper {
         self.memory.gauges.show(&[]);
         self.show_in_consul(&[]);
         (self.memory.drains, self.memory.drain_pause) = (Vec::new(), None);
+        self.memory.planned.clear();
         self.status.send_replace(nothing_known(&self.parts.cluster));
     }
 
