@@ -32,8 +32,10 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make registrator's entries of running containers ours, without a gap
+    #[command(after_help = EXAMPLES)]
     Adopt(Options),
     /// Take away registrator's entries of containers that do not run any more
+    #[command(after_help = EXAMPLES)]
     Clean(Options),
 }
 

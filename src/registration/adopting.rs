@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::Facts;
+use super::facts::{Facts, Unread};
 use super::leftovers::{Inventory, Leftover, adopt, clean, leftovers};
 use super::plan::Step;
 use super::wanted::{Place, Running, service_of, wanted};
@@ -37,6 +37,9 @@ pub enum Error {
     /// What runs cannot be told for sure.
     #[error("what runs on this node is not known: {0}")]
     Engine(#[from] docker::Error),
+    /// What swarm services say of themselves is not known.
+    #[error(transparent)]
+    Facts(#[from] Unread),
     /// Consul failed.
     #[error(transparent)]
     Consul(#[from] consul::Error),

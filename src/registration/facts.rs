@@ -16,6 +16,9 @@ use crate::spec::ServiceFacts;
 /// Keys read at a time.
 const READS_MAX: usize = 8;
 
+/// Longest wait for all of them: while Consul elects, containers that stop or fall ill are more urgent.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long one blocking query waits.
 const WATCH_WAIT: Duration = Duration::from_mins(5);
 
@@ -31,6 +34,17 @@ pub struct FactKeys {
     pub generation: String,
     /// This node's drain, while there is one.
     pub drain: String,
+}
+
+/// Why it is not known what the leader publishes.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// Consul takes its time.
+    #[error("what the leader publishes was not read within {} s", READ_TIMEOUT.as_secs())]
+    Late,
+    /// Consul failed.
+    #[error("what the leader publishes cannot be read: {0}")]
+    Consul(#[from] consul::Error),
 }
 
 /// What is known.
@@ -54,22 +68,17 @@ impl Facts {
         consul: &Consul,
         keys: &FactKeys,
         services: BTreeSet<String>,
-    ) -> Result<(), consul::Error> {
+    ) -> Result<(), Unread> {
         let fresh = std::mem::replace(&mut self.fresh, true);
         self.known.retain(|name, _| services.contains(name));
         let open = services.into_iter().filter(|name| !fresh || !self.known.contains_key(name)).collect();
-        let result = self.read(consul, keys, open, !fresh).await;
+        let read = tokio::time::timeout(READ_TIMEOUT, self.read(consul, keys, open, !fresh)).await;
+        let result = read.unwrap_or(Err(Unread::Late));
         self.fresh = result.is_ok();
         result
     }
 
-    async fn read(
-        &mut self,
-        consul: &Consul,
-        keys: &FactKeys,
-        open: Vec<String>,
-        drain: bool,
-    ) -> Result<(), consul::Error> {
+    async fn read(&mut self, consul: &Consul, keys: &FactKeys, open: Vec<String>, drain: bool) -> Result<(), Unread> {
         let reads =
             open.into_iter().map(|name| read_one(consul.clone(), keys.services.clone(), name)).collect::<Vec<_>>();
         let mut answers = stream::iter(reads).buffer_unordered(READS_MAX);

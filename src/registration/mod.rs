@@ -269,7 +269,7 @@ impl<E: Engine> Registrar<E> {
     ) -> (Vec<Wanted>, BTreeSet<String>) {
         let names = node.containers.iter().filter_map(service_of).map(ToOwned::to_owned).collect();
         if let Err(error) = self.facts.refresh(&self.consul, &self.options.facts, names).await {
-            let text = format!("what the leader publishes cannot be read, entries stay as they are: {error}");
+            let text = format!("entries that were made with it stay as they are: {error}");
             remarks.insert(Remark { subject: own::SERVICE.to_owned(), text });
         }
         let place = Place {

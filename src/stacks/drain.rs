@@ -170,20 +170,20 @@ mod tests {
 
     /// The phase, the availability that is written, and the seconds until the next look.
     #[track_caller]
-    fn check(node: Node, running: usize, expect: (DrainPhase, Option<&str>, Option<i64>)) {
-        let plan = drains(&observed(&node, running), WAIT, NOW);
+    fn check(node: &Node, running: usize, expect: (DrainPhase, Option<&str>, Option<i64>)) {
+        let plan = drains(&observed(node, running), WAIT, NOW);
         let written = plan.due.first().map(|write| write.spec.availability.as_str());
         assert_eq!((plan.drains[0].phase, written, plan.next.map(Duration::whole_seconds)), expect);
     }
 
     #[test]
     fn clients_have_their_time_before_swarm_moves_anything() {
-        check(node("n1", "active", Some("2026-01-02T03:04:01Z")), 2, (DrainPhase::Leaving, None, Some(6)));
-        check(node("n1", "active", Some("2026-01-02T03:03:55Z")), 2, (DrainPhase::Leaving, Some("drain"), None));
-        check(node("n1", "drain", Some("2026-01-02T03:03:55Z")), 2, (DrainPhase::Moving, None, None));
-        check(node("n1", "drain", Some("2026-01-02T03:03:55Z")), 0, (DrainPhase::Done, None, None));
+        check(&node("n1", "active", Some("2026-01-02T03:04:01Z")), 2, (DrainPhase::Leaving, None, Some(6)));
+        check(&node("n1", "active", Some("2026-01-02T03:03:55Z")), 2, (DrainPhase::Leaving, Some("drain"), None));
+        check(&node("n1", "drain", Some("2026-01-02T03:03:55Z")), 2, (DrainPhase::Moving, None, None));
+        check(&node("n1", "drain", Some("2026-01-02T03:03:55Z")), 0, (DrainPhase::Done, None, None));
         // The clock was set back by an hour.
-        check(node("n1", "active", Some("2026-01-02T04:04:05Z")), 0, (DrainPhase::Leaving, None, Some(10)));
+        check(&node("n1", "active", Some("2026-01-02T04:04:05Z")), 0, (DrainPhase::Leaving, None, Some(10)));
     }
 
     #[test]
