@@ -23,6 +23,34 @@ pub struct ClusterStatus {
     pub stacks: Vec<StackStatus>,
     /// What hinders the leader as a whole, such as a lost quorum; empty when all is well.
     pub problems: Vec<String>,
+    /// Nodes that are being drained, and those that are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drains: Vec<DrainStatus>,
+}
+
+/// A node that a person wants empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// The node's name.
+    pub node: String,
+    /// Its ID.
+    pub id: String,
+    /// How far it is.
+    pub phase: DrainPhase,
+    /// Tasks that still run there.
+    pub tasks: usize,
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainPhase {
+    /// Out of DNS; its clients have their time.
+    Leaving,
+    /// Swarm moves its tasks.
+    Moving,
+    /// Nothing runs there any more.
+    Done,
 }
 
 /// The leader, for people.
@@ -282,6 +310,13 @@ pub enum Command {
     },
     /// End the pauses that `PauseAll` began.
     ResumeAll,
+    /// Empty a node: out of DNS first, swarm's availability after that.
+    Drain {
+        /// The node, by its name or ID.
+        node: String,
+        /// Make it active again instead.
+        undo: bool,
+    },
     /// Forget this swarm: take our state, KV and registrations away and nothing else.
     Leave,
 }

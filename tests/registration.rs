@@ -1,12 +1,20 @@
 //! Registration against a real Consul, with a make-believe engine.
 
 // A test whose world cannot be set up has failed, and says why by panicking.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "registration/dns.rs"]
+mod dns;
 #[path = "registration/engine.rs"]
 mod engine;
 #[path = "support/consul.rs"]
 mod support;
+#[path = "registration/swarm.rs"]
+mod swarm;
+#[path = "registration/switching.rs"]
+mod switching;
+#[path = "registration/thousand.rs"]
+mod thousand;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +24,9 @@ use support::ConsulServer;
 use swarmkeeper::io::consul::Consul;
 use swarmkeeper::io::consul::agent::{AgentService, CheckStatus, Registration};
 use swarmkeeper::io::docker::Health;
-use swarmkeeper::registration::{Options, Outcome, Registrar, Role, SelfState, Trouble, own, remove_own, run};
+use swarmkeeper::registration::{
+    FactKeys, Options, Outcome, Registrar, Role, Rules, SelfState, Trouble, own, remove_own, run,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,13 +40,19 @@ fn options() -> Options {
         owner: "owner1".to_owned(),
         cluster: "swarm".to_owned(),
         node_address: Some([10, 0, 0, 1].into()),
-        networks: Vec::new(),
+        rules: Rules::default(),
         http_port: 8070,
+        facts: FactKeys {
+            services: "swarmkeeper/v1/swarm/services/".to_owned(),
+            generation: "swarmkeeper/v1/swarm/generation".to_owned(),
+            drain: "swarmkeeper/v1/swarm/drains/node1".to_owned(),
+        },
+        disk: None,
     }
 }
 
 fn well() -> SelfState {
-    SelfState { role: Role::Manager, leader: false, engine: Ok(()), agent: Ok(()) }
+    SelfState { role: Role::Manager, leader: false, engine: Ok(()), agent: Ok(()), stacks: BTreeMap::new() }
 }
 
 /// A node with a Consul and an engine.
@@ -49,7 +65,13 @@ struct Node {
 
 impl Node {
     async fn start() -> Self {
-        let server = ConsulServer::start_with(json!({"log_level": "debug"}), None).await;
+        Self::start_with(json!({})).await
+    }
+
+    /// With more configuration of Consul.
+    async fn start_with(mut more: Value) -> Self {
+        more["log_level"] = json!("debug");
+        let server = ConsulServer::start_with(more, None).await;
         let (consul, engine) = (server.client(), FakeEngine::default());
         let registrar = Registrar::new(options(), engine.clone(), consul.clone());
         Self { server, consul, engine, registrar }
@@ -76,6 +98,20 @@ impl Node {
     async fn check(&self, id: &str) -> (CheckStatus, String) {
         let check = self.consul.agent_checks().await.unwrap().remove(id).unwrap();
         (check.status, check.output)
+    }
+
+    /// Waits until a check stands so.
+    async fn until_check(&self, id: &str, status: CheckStatus) {
+        let begin = Instant::now();
+        while self.check(id).await.0 != status {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{id} is not {status}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Requests that Consul has logged.
+    fn requests(&self) -> usize {
+        self.server.log().lines().filter(|line| line.contains("method=")).count()
     }
 
     /// PUT requests that Consul has logged.
@@ -213,7 +249,7 @@ async fn a_verdict_arrives_and_its_repeats_wake_nobody() {
     let index = node.health_index("nginx").await;
     for _ in 0..3 {
         now += Duration::from_mins(5);
-        assert_eq!(node.pass_at(now).await.repeated, 3);
+        assert_eq!(node.pass_at(now).await.repeated, 4);
     }
     assert_eq!(node.check("node1:web:80:health").await, said);
     assert_eq!(node.health_index("nginx").await, index);

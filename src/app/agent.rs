@@ -151,6 +151,7 @@ impl Agent {
             agents: crate::status::AgentCount::default(),
             stacks,
             problems: vec![problem],
+            drains: Vec::new(),
         }
     }
 }

@@ -19,9 +19,10 @@ mod commit;
 mod git;
 mod keeper;
 mod leaving;
+pub mod registering;
 mod relay;
 mod settings;
-mod start;
+pub mod start;
 mod token;
 mod waiters;
 
@@ -83,15 +84,9 @@ pub async fn run(config: Config) -> Result<()> {
     let agent = Arc::new(Agent::new(&config, &place, consul.clone(), seen_by_consul.clone(), manager));
 
     if config.registration.enable {
-        let options = registration::Options {
-            node: place.node.clone(),
-            owner: place.engine_id.clone(),
-            cluster: config.cluster.clone(),
-            node_address: Some(place.address),
-            networks: Vec::new(),
-            http_port: port,
-        };
-        let work = registration::run(options, docker.clone(), consul.clone(), seen_by_consul, stages.register.clone());
+        let options = registering::options(&config, &place, port)?;
+        let docker = docker.keeping_label(config.registration.ip_from_label.as_deref());
+        let work = registration::run(options, docker, consul.clone(), seen_by_consul, stages.register.clone());
         loops.spawn("registration", work);
     }
     let api = Api {
@@ -229,6 +224,7 @@ fn stand(
         git_waiters,
         wakes,
         probe,
+        self_state: self_state.clone(),
     });
     loops.spawn("keeper", keeper.run(stages.work.clone()));
     let relay = Relay {

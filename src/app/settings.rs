@@ -18,6 +18,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Where registry credentials lie.
     pub credentials: Places,
+    /// How long a drain waits for clients to leave.
+    pub drain_wait: time::Duration,
 }
 
 impl Settings {
@@ -28,6 +30,7 @@ impl Settings {
             render: render_options(config),
             policy: policy(config),
             credentials: credentials(config),
+            drain_wait: config.drain_wait.try_into().unwrap_or(time::Duration::ZERO),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What has to be there before an agent can work, waited for patiently: the engine, its place in a swarm, and on managers the swarm.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Place {
     /// What Consul is told at first.
     pub fn self_state(&self) -> SelfState {
         let role = if self.manager { NodeRole::Manager } else { NodeRole::Worker };
-        SelfState { role, leader: false, engine: Ok(()), agent: Ok(()) }
+        SelfState { role, leader: false, engine: Ok(()), agent: Ok(()), stacks: BTreeMap::new() }
     }
 }
 
@@ -52,7 +53,7 @@ pub async fn place(docker: &Docker, config: &Config, shutdown: &CancellationToke
 }
 
 /// What the engine's words mean for us.
-fn place_of(info: &Info, config: &Config) -> Result<Place, String> {
+pub fn place_of(info: &Info, config: &Config) -> Result<Place, String> {
     let swarm = info.swarm.as_ref().ok_or_else(|| {
         format!("node {} is in no swarm; `docker swarm init` makes one, `docker swarm join` joins one", info.name)
     })?;

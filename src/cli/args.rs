@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::ask::{self, Approve, OneStack, Pause, Restart, Resume, Rollback};
+use super::consul;
 use super::deploy::{self, Deploy};
 use super::doctor::{self, Doctor};
+use super::drain::{self, Drain};
 use super::history::{self, History};
 use super::import;
 use super::output::{Context, Exit, Failure};
@@ -152,6 +154,12 @@ The commit is rendered again, with the digests that it ran. Refused with the rea
   swarmkeeper resume shop
   swarmkeeper resume --all             what `pause --all` paused; rollbacks and holds stay")]
     Resume(Resume),
+    /// Empty a node without losing a request: out of DNS first, then swarm moves its tasks
+    #[command(after_help = drain::EXAMPLES)]
+    Drain(Drain),
+    /// Take over or take away what registrator has left on this node
+    #[command(after_help = consul::EXAMPLES)]
+    Consul(consul::Arguments),
     /// Forget this swarm: our state and registrations go, whatever runs goes on
     #[command(after_help = "Examples:
   swarmkeeper leave                    then `docker stack rm swarmkeeper`")]
@@ -168,6 +176,8 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Doctor(args) => return doctor::run(context, &args).await,
         Verb::Status(args) => return status::run(context, &args).await,
         Verb::History(args) => return history::run(context, &args).await,
+        Verb::Drain(args) => return drain::run(context, &args).await,
+        Verb::Consul(args) => return consul::run(context, &args).await,
         Verb::Sync => Command::Sync,
         Verb::Adopt(OneStack { stack }) => Command::Adopt { stack },
         Verb::Approve(Approve { stack, revision }) => Command::Approve { stack, revision },

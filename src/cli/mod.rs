@@ -12,8 +12,10 @@
 
 mod args;
 pub mod ask;
+pub mod consul;
 pub mod deploy;
 pub mod doctor;
+pub mod drain;
 pub mod history;
 pub mod import;
 mod local;

@@ -6,6 +6,7 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use super::ask;
+use super::drain;
 use super::output::{self, Context, Exit, Failure, Format, Paint, clean, table};
 use crate::model::StackName;
 use crate::status::{ClusterStatus, GitStatus, ServiceStatus, StackState, StackStatus};
@@ -46,6 +47,7 @@ pub fn cluster(status: &ClusterStatus, now: OffsetDateTime, paint: Paint) -> Str
             .map(|error| format!("{} git: {}", paint.bad("problem:"), clean(error))),
     );
     lines.extend(status.problems.iter().map(|problem| format!("{} {}", paint.bad("problem:"), clean(problem))));
+    lines.extend(status.drains.iter().map(|drain| format!("{} {}", paint.busy("drain:"), clean(&drain::words(drain)))));
     if status.stacks.is_empty() {
         lines.push("no stacks yet".to_owned());
     } else {
@@ -210,6 +212,7 @@ mod tests {
                 one("legacy", StackState::Orphan, "61aa0c30", "absent from git; nothing removed"),
             ],
             problems: vec![],
+            drains: Vec::new(),
         }
     }
 
@@ -253,6 +256,7 @@ shop   ok     9f2c1ab   14/14 services
             agents: AgentCount::default(),
             stacks: vec![],
             problems: vec![],
+            drains: Vec::new(),
         };
         insta::assert_snapshot!(cluster(&status, now(), Paint::PLAIN), @r#"
 swarm  NO LEADER  git not read yet  agents 0/0

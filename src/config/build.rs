@@ -10,7 +10,7 @@ use url::Url;
 use super::settings::{SETTINGS, Setting};
 use super::sources::{self, Content, Layer, Notes};
 use super::values::{self, Value};
-use super::{Brake, Config, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
+use super::{Brake, Config, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
 use crate::io::consul;
 use crate::model::{Finding, Sensitive};
 use crate::policy::Permissions;
@@ -139,6 +139,19 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
         registration: Registration {
             enable: values.switch("registration.enable"),
             internal: values.switch("registration.internal"),
+            explicit: values.switch("registration.explicit"),
+            ip_from_label: values.text("registration.ip_from_label"),
+            tags: values.text("registration.tags").unwrap_or_default(),
+            networks: if let Some(Value::Texts(names)) = values.take("registration.networks") { names } else { vec![] },
+            stacks_apart: values.word("registration.stack_names") == "apart",
+            keep_failed: values.word("registration.deregister") == "on-success",
+            critical_without_agent: values.word("registration.agent_loss") == "critical",
+            resync: values.duration("registration.resync"),
+        },
+        drain_wait: values.duration("drain_wait"),
+        disk: Disk {
+            warning: u8::try_from(values.number("disk.warning")).unwrap_or(100),
+            critical: u8::try_from(values.number("disk.critical")).unwrap_or(100),
         },
         bind: if let Some(Value::Bind(bind)) = values.take("bind") { bind } else { vec![] },
         advertise: if let Some(Value::Advertise(address)) = values.take("advertise") { Some(address) } else { None },

@@ -80,6 +80,10 @@ pub struct Config {
     pub election: Election,
     /// What of this node is registered in Consul.
     pub registration: Registration,
+    /// How long a drain waits for clients to leave.
+    pub drain_wait: Duration,
+    /// When the agent's disk is too full.
+    pub disk: Disk,
     /// Where to listen.
     pub bind: Vec<BindAddress>,
     /// Where other keepers reach this one; none: the node's address in the swarm.
@@ -166,12 +170,38 @@ pub enum Election {
 }
 
 /// What of this node is registered in Consul.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the operator's")]
 pub struct Registration {
     /// Anything at all.
     pub enable: bool,
-    /// Ports that are not published too.
+    /// Every exposed port, at the container's own address.
     pub internal: bool,
+    /// Only what has a name.
+    pub explicit: bool,
+    /// A container's label that holds the address.
+    pub ip_from_label: Option<String>,
+    /// Tags for every service, a template; may be empty.
+    pub tags: String,
+    /// Networks to prefer, the first first.
+    pub networks: Vec<String>,
+    /// True: the services of a stack carry its name in theirs.
+    pub stacks_apart: bool,
+    /// True: the entry of a container that failed stays.
+    pub keep_failed: bool,
+    /// True: a container whose agent is gone soon counts as critical, if it has a HEALTHCHECK.
+    pub critical_without_agent: bool,
+    /// How often everything is compared without an event.
+    pub resync: Duration,
+}
+
+/// When the agent's disk is too full, in per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// From here on a warning.
+    pub warning: u8,
+    /// From here on critical.
+    pub critical: u8,
 }
 
 /// Where to listen.

@@ -55,6 +55,10 @@ pub enum Kind {
     Number(u64, u64),
     /// A duration within these limits, both included.
     Duration(Duration, Duration),
+    /// Names of networks.
+    Networks,
+    /// A Handlebars template.
+    Template,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -94,6 +98,12 @@ pub const ROLES: &[&str] = &["auto", "manager", "worker"];
 pub const ELECTIONS: &[&str] = &["default", "fast", "slow"];
 /// See [`ROLES`].
 pub const ORPHANS: &[&str] = &["keep", "remove"];
+/// See [`ROLES`].
+pub const STACK_NAMES: &[&str] = &["join", "apart"];
+/// See [`ROLES`].
+pub const DEREGISTER: &[&str] = &["always", "on-success"];
+/// See [`ROLES`].
+pub const AGENT_LOSS: &[&str] = &["keep", "critical"];
 /// See [`ROLES`].
 pub const LOG_LEVELS: &[&str] = &["trace", "debug", "info", "warn", "error", "off"];
 /// See [`ROLES`].
@@ -154,7 +164,68 @@ pub const SETTINGS: &[Setting] = &[
         "`fast` replaces a killed leader in 4 s instead of 12, and is lost to a slow Consul sooner; `slow`, in 16 s, suits Consul's default `raft_multiplier`",
     ),
     row("registration.enable", Kind::Switch, "true", "Register this node's containers in Consul"),
-    row("registration.internal", Kind::Switch, "false", "Register ports that are not published too"),
+    row(
+        "registration.internal",
+        Kind::Switch,
+        "false",
+        "Register every exposed port at the container's own address (registrator's `-internal`)",
+    ),
+    row("registration.explicit", Kind::Switch, "false", "Register only what has a `SERVICE_NAME` (`-explicit`)"),
+    row(
+        "registration.ip_from_label",
+        Kind::Text,
+        "",
+        "A container's label that holds the address to register (`-useIpFromLabel`)",
+    ),
+    row(
+        "registration.tags",
+        Kind::Template,
+        "",
+        "Tags for every service, such as `{{stack}},{{node}}`; also name, container, image, digest, port, protocol, service, slot, task (`-tags`)",
+    ),
+    row(
+        "registration.networks",
+        Kind::Networks,
+        "",
+        "For containers on several networks: whose address to register, the first first",
+    ),
+    row(
+        "registration.stack_names",
+        Kind::OneOf(STACK_NAMES),
+        "join",
+        "A name that two stacks use: both answer to it, or `apart`: each service is called `<stack>-<name>`",
+    ),
+    row(
+        "registration.deregister",
+        Kind::OneOf(DEREGISTER),
+        "always",
+        "When a container has ended: `on-success` keeps the entry of one that failed (`-deregister`)",
+    ),
+    row(
+        "registration.agent_loss",
+        Kind::OneOf(AGENT_LOSS),
+        "keep",
+        "Containers with a HEALTHCHECK whose agent is gone: `keep` for 15 minutes, or `critical` in half a minute",
+    ),
+    row(
+        "registration.resync",
+        Kind::Duration(SECOND, Duration::from_mins(5)),
+        "10s",
+        "How often everything is compared without an event (`-resync`)",
+    ),
+    row(
+        "drain_wait",
+        Kind::Duration(Duration::ZERO, Duration::from_mins(10)),
+        "10s",
+        "How long `drain` waits for clients to leave before swarm moves a node's tasks",
+    ),
+    row(
+        "disk.warning",
+        Kind::Number(1, 100),
+        "80",
+        "Per cent of the disk of `state_dir` in use from which on Consul's UI warns",
+    ),
+    row("disk.critical", Kind::Number(1, 100), "90", "The same, from which on the agent's service is critical"),
     row(
         "bind",
         Kind::Bind,
@@ -241,12 +312,14 @@ impl Kind {
                 humantime::format_duration(min),
                 humantime::format_duration(max)
             ),
+            Self::Networks => "a list of networks' names".into(),
+            Self::Template => "a Handlebars template such as {{stack}},{{node}}".into(),
             Self::OneOf(words) => words.join(", "),
         }
     }
 
     /// True if several values may be given.
     pub fn is_list(self) -> bool {
-        matches!(self, Self::Stacks | Self::Urls | Self::Bind)
+        matches!(self, Self::Stacks | Self::Urls | Self::Bind | Self::Networks)
     }
 }

@@ -80,7 +80,8 @@ fn nothing_at_all_is_enough_for_a_worker() {
     assert_eq!(config.poll_interval, Duration::from_mins(1));
     assert_eq!(config.shutdown_grace, Duration::from_secs(8));
     assert_eq!(config.brake, Brake { removes_max: 3, restarts_percent_max: 30 });
-    assert_eq!(config.registration, Registration { enable: true, internal: false });
+    let resync = Duration::from_secs(10);
+    assert_eq!(config.registration, Registration { enable: true, resync, ..Registration::default() });
     assert_eq!(config.bind, [BindAddress::NodeAndLoopback(7979)]);
     assert_eq!(config.docker_host, "unix:///var/run/docker.sock");
     assert_eq!(config.consul.address, "http://127.0.0.1:8500");

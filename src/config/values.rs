@@ -20,6 +20,7 @@ pub(super) enum Value {
     Stacks(Vec<StackName>),
     Urls(Vec<Sensitive<String>>),
     Bind(Vec<BindAddress>),
+    Texts(Vec<String>),
     Advertise(Advertise),
     Path(PathBuf),
     Switch(bool),
@@ -73,6 +74,12 @@ pub(super) fn parse(setting: &Setting, texts: &[String]) -> Result<Value, String
             let text = one()?;
             words.iter().find(|&&word| word == text).map(|&word| Value::Word(word)).ok_or_else(|| wrong(text))
         }
+        Kind::Template => {
+            let text = one()?;
+            handlebars::Template::compile(text).map_err(|error| format!("found {text:?}: {}", error.reason()))?;
+            Ok(Value::Text(Sensitive::new(text.to_owned())))
+        }
+        Kind::Networks => Ok(Value::Texts(texts.to_vec())),
         Kind::Stacks => each(texts, |text| StackName::new(text).map_err(|error| error.to_string())).map(Value::Stacks),
         Kind::Urls => each(texts, |text| notify_url(text).ok_or_else(|| wrong(text))).map(Value::Urls),
         Kind::Bind => each(texts, |text| bind(text).ok_or_else(|| wrong(text))).map(Value::Bind),

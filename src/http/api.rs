@@ -104,6 +104,23 @@ pub(super) async fn stack_command(
     run(&api, parse(stack, &verb, &body)?, asker).await
 }
 
+/// `drain` or `activate` of one node.
+pub(super) async fn node_command(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    Path((node, verb)): Path<(String, String)>,
+) -> Result<Message, Refusal> {
+    let undo = match verb.as_str() {
+        "drain" => false,
+        "activate" => true,
+        other => {
+            let error = format!("a node cannot be asked to {other:?}");
+            return Err(Refusal::new(StatusCode::NOT_FOUND, error, "it can be asked to drain or activate"));
+        }
+    };
+    run(&api, Command::Drain { node, undo }, asker).await
+}
+
 /// Nothing here.
 pub(super) async fn not_found(uri: Uri) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()), "see /v1/status")

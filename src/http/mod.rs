@@ -151,6 +151,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/sync", post(api::sync))
         .route("/v1/pause", post(api::pause_all))
         .route("/v1/resume", post(api::resume_all))
+        .route("/v1/nodes/{name}/{verb}", post(api::node_command))
         .route("/v1/leave", post(api::leave))
         .layer(axum::middleware::from_fn_with_state(api.clone(), auth::require));
     Router::new()

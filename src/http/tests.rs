@@ -93,6 +93,7 @@ fn cluster() -> ClusterStatus {
             warnings: vec![],
         }],
         problems: vec![],
+        drains: Vec::new(),
     }
 }
 

@@ -43,6 +43,8 @@ pub const ENV_PREFIX: &str = "SERVICE_";
 pub struct Docker {
     host: Host,
     client: Arc<OnceLock<bollard::Docker>>,
+    /// A label kept beside those of [`LABEL_PREFIXES`].
+    label: Option<Arc<str>>,
 }
 
 /// What the engine said or did not say.
@@ -153,7 +155,7 @@ pub struct Container {
     pub name: String,
     /// The image as it was asked for, `name:tag@digest` for tasks of a swarm.
     pub image: String,
-    /// Labels by [`LABEL_PREFIXES`]; never others.
+    /// Labels by [`LABEL_PREFIXES`], and the one that [`Docker::keeping_label`] names; never others.
     pub labels: BTreeMap<String, String>,
     /// Variables by [`ENV_PREFIX`]; never others.
     pub env: BTreeMap<String, String>,
@@ -163,6 +165,12 @@ pub struct Container {
     pub health: Option<Health>,
     /// True if it shares the node's network, where every port it opens is the node's.
     pub host_network: bool,
+    /// The ID of the container whose network it shares; none if it has its own.
+    pub network_of: Option<String>,
+    /// The signal that asks it to stop.
+    pub stop_signal: u16,
+    /// How it ended, if it did.
+    pub exit_code: Option<i64>,
     /// Ports that the image or the container declares, in order.
     pub exposed: Vec<Port>,
     /// Ports published on the host, in order; a swarm's ingress ports are not among them.
@@ -261,7 +269,13 @@ pub enum Action {
 impl Docker {
     /// The engine at `host`, in the form of `DOCKER_HOST` ([`DEFAULT_HOST`] if none); connects to nothing yet.
     pub fn connect(host: Option<&str>) -> Result<Self, Error> {
-        Ok(Self { host: host.unwrap_or(DEFAULT_HOST).parse()?, client: Arc::default() })
+        Ok(Self { host: host.unwrap_or(DEFAULT_HOST).parse()?, client: Arc::default(), label: None })
+    }
+
+    /// The same client, which lets one more label of containers through.
+    #[must_use]
+    pub fn keeping_label(&self, name: Option<&str>) -> Self {
+        Self { label: name.map(Arc::from), ..self.clone() }
     }
 
     /// What the engine is.
@@ -291,7 +305,7 @@ impl Docker {
         let client = self.client(&operation)?;
         let inspected = client.inspect_container(id, None::<InspectContainerOptions>);
         match within(INSPECT_TIMEOUT, &operation, inspected).await {
-            Ok(response) => Ok(Some(read::container(id, response))),
+            Ok(response) => Ok(Some(read::container(id, response, self.label.as_deref()))),
             Err(Error::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }

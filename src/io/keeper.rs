@@ -152,6 +152,9 @@ fn route(command: &Command) -> (Vec<&str>, Option<serde_json::Value>) {
         Command::Leave => return (vec!["v1", "leave"], None),
         Command::PauseAll { reason } => return (vec!["v1", "pause"], Some(json!({ "reason": reason }))),
         Command::ResumeAll => return (vec!["v1", "resume"], None),
+        Command::Drain { node, undo } => {
+            return (vec!["v1", "nodes", node, if *undo { "activate" } else { "drain" }], None);
+        }
         Command::Adopt { stack } => (stack, "adopt", None),
         Command::Approve { stack, revision } => (stack, "approve", Some(json!({ "revision": revision }))),
         Command::Remove { stack } => (stack, "remove", None),

@@ -4,6 +4,7 @@
 //! anything about the product: it asks, it answers, it classifies failures by what can be done next.
 
 pub mod consul;
+pub mod disk;
 pub mod dns;
 pub mod docker;
 pub mod files;

@@ -32,6 +32,26 @@ impl Keys {
         format!("{}stacks/", self.root)
     }
 
+    /// What the keys of published services begin with.
+    pub fn services(&self) -> String {
+        format!("{}services/", self.root)
+    }
+
+    /// What the keys of nodes that are being drained begin with.
+    pub fn drains(&self) -> String {
+        format!("{}drains/", self.root)
+    }
+
+    /// One node's drain.
+    pub fn drain(&self, node: &str) -> String {
+        format!("{}drains/{node}", self.root)
+    }
+
+    /// Moves whenever something was published that agents read.
+    pub fn generation(&self) -> String {
+        format!("{}generation", self.root)
+    }
+
     /// What the nodes' own keys begin with.
     pub fn nodes(&self) -> String {
         format!("{}nodes/", self.root)

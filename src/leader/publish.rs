@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::warn;
 
 use super::{Fence, FenceError};
+use crate::io::consul::kv::Freshness;
 use crate::io::consul::txn::Op;
 
 /// The schema number that values without one are given.
@@ -21,6 +22,8 @@ pub const VALUE_BYTES_MAX: usize = 380 << 10;
 pub struct Board {
     fence: Fence,
     prefix: String,
+    /// The key that moves with every change, for those who watch.
+    generation: Option<String>,
     known: Option<Known>,
     /// Names whose value is too large, so that each is logged once.
     too_large: Vec<String>,
@@ -30,6 +33,8 @@ pub struct Board {
 #[derive(Debug)]
 struct Known {
     token: u64,
+    /// How often this leadership has moved the generation.
+    count: u64,
     values: BTreeMap<String, Vec<u8>>,
 }
 
@@ -45,7 +50,13 @@ struct Plan {
 impl Board {
     /// The keys under `prefix`, which ends with `/`, such as [`super::Keys::stacks`].
     pub fn new(fence: Fence, prefix: String) -> Self {
-        Self { fence, prefix, known: None, too_large: Vec::new() }
+        Self { fence, prefix, generation: None, known: None, too_large: Vec::new() }
+    }
+
+    /// The same, with a key that is written after every change: agents watch it alone, and read only the keys that they need.
+    #[must_use]
+    pub fn moving(self, generation: String) -> Self {
+        Self { generation: Some(generation), ..self }
     }
 
     /// Makes the keys say `wanted`, by name; the number of keys written or removed.
@@ -53,9 +64,9 @@ impl Board {
     /// An object without a `schema` is given one. A value that is too large is left out, and logged.
     pub async fn publish(&mut self, wanted: BTreeMap<String, Value>) -> Result<usize, FenceError> {
         let token = self.fence.token()?;
-        let values = match self.known.take() {
-            Some(known) if known.token == token => known.values,
-            _ => self.read().await?,
+        let (values, count, mut is_news) = match self.known.take() {
+            Some(known) if known.token == token => (known.values, known.count, false),
+            _ => (self.read().await?, 0, self.lacks_generation().await?),
         };
         let Plan { changes, too_large } = plan(&values, wanted);
         if too_large != self.too_large {
@@ -64,11 +75,28 @@ impl Board {
             }
             self.too_large = too_large;
         }
-        let ops = changes.iter().map(|(name, value)| op(format!("{}{name}", self.prefix), value.clone())).collect();
+        let changed = changes.len();
+        let mut ops: Vec<Op> =
+            changes.iter().map(|(name, value)| op(format!("{}{name}", self.prefix), value.clone())).collect();
+        is_news |= changed > 0;
+        let count = count + u64::from(is_news);
+        if let Some(key) = self.generation.as_ref().filter(|_| is_news) {
+            let by = &self.prefix;
+            let value = json!({ "schema": SCHEMA, "token": token, "by": by, "count": count }).to_string().into_bytes();
+            // Last: whoever sees it sees the rest.
+            ops.push(Op::Set { key: key.clone(), value });
+        }
         self.fence.kv_txn(ops).await?;
-        let count = changes.len();
-        self.known = Some(Known { token, values: after(values, changes) });
-        Ok(count)
+        self.known = Some(Known { token, count, values: after(values, changes) });
+        Ok(changed)
+    }
+
+    /// True if the key that others watch is not there: a blocking query on a missing key answers at every unrelated write.
+    async fn lacks_generation(&self) -> Result<bool, FenceError> {
+        match &self.generation {
+            Some(key) => Ok(self.fence.consul().kv_get(key, Freshness::Default).await?.is_none()),
+            None => Ok(false),
+        }
     }
 
     async fn read(&self) -> Result<BTreeMap<String, Vec<u8>>, FenceError> {
@@ -119,8 +147,6 @@ fn with_schema(mut value: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn wanted(values: &[(&str, Value)]) -> BTreeMap<String, Value> {

@@ -5,13 +5,14 @@
 //!
 //! Deviations, all towards a registration that Consul takes: a duration, status or Meta pair that Consul would refuse is left out
 //! with a remark, where registrator's whole registration fails; the keys of checks do not go into Meta; a name made from
-//! `image@sha256:…` leaves the digest out; where variable and label disagree, the label wins (registrator has had it both ways).
+//! `image@sha256:…` leaves the digest out; where variable and label disagree, the label wins (registrator has had it both ways);
+//! a script goes to a shell, as it did before Consul dropped `script`; blanks around a tag are no part of it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::io::consul::agent::{CheckDefinition, CheckStatus, Probe};
-use crate::io::docker::{Container, Port, Protocol};
+use crate::io::docker::{self, Container, Port, Protocol};
 
 /// How often Consul looks, unless `CHECK_INTERVAL` says otherwise.
 pub const DEFAULT_INTERVAL: &str = "10s";
@@ -23,12 +24,8 @@ pub enum Use {
     Identity,
     /// Asks for a check of this kind.
     Check(Kind),
-    /// Asks for a check of a kind that this version cannot make.
-    CheckLater,
     /// Says more about the check.
     Modifier,
-    /// Says more about a check of a kind that this version cannot make.
-    ModifierLater,
 }
 
 /// Kinds of checks.
@@ -36,10 +33,18 @@ pub enum Use {
 pub enum Kind {
     /// `CHECK_HTTP=/path`.
     Http,
-    /// `CHECK_TCP=true`.
-    Tcp,
+    /// `CHECK_HTTPS=/path`.
+    Https,
+    /// `CHECK_CMD=command`, which registrator gives to `check-cmd CONTAINER PORT`, a program on Consul's machine.
+    Cmd,
+    /// `CHECK_SCRIPT=shell`, with `$SERVICE_IP` and `$SERVICE_PORT`, run on Consul's machine.
+    Script,
     /// `CHECK_TTL=30s`.
     Ttl,
+    /// `CHECK_TCP=true`.
+    Tcp,
+    /// `CHECK_GRPC=true`.
+    Grpc,
 }
 
 /// Every key that is not Meta, as it follows `SERVICE_` or `SERVICE_<port>_`. Of several checks the first row wins.
@@ -49,20 +54,20 @@ pub const KEYS: [(&str, Use); 19] = [
     ("TAGS", Use::Identity),
     ("IGNORE", Use::Identity),
     ("CHECK_HTTP", Use::Check(Kind::Http)),
-    ("CHECK_HTTPS", Use::CheckLater),
-    ("CHECK_CMD", Use::CheckLater),
-    ("CHECK_SCRIPT", Use::CheckLater),
+    ("CHECK_HTTPS", Use::Check(Kind::Https)),
+    ("CHECK_CMD", Use::Check(Kind::Cmd)),
+    ("CHECK_SCRIPT", Use::Check(Kind::Script)),
     ("CHECK_TTL", Use::Check(Kind::Ttl)),
     ("CHECK_TCP", Use::Check(Kind::Tcp)),
-    ("CHECK_GRPC", Use::CheckLater),
+    ("CHECK_GRPC", Use::Check(Kind::Grpc)),
     ("CHECK_INTERVAL", Use::Modifier),
     ("CHECK_TIMEOUT", Use::Modifier),
     ("CHECK_INITIAL_STATUS", Use::Modifier),
     ("CHECK_DEREGISTER_AFTER", Use::Modifier),
     ("CHECK_HTTP_METHOD", Use::Modifier),
-    ("CHECK_HTTPS_METHOD", Use::ModifierLater),
-    ("CHECK_GRPC_USE_TLS", Use::ModifierLater),
-    ("CHECK_TLS_SKIP_VERIFY", Use::ModifierLater),
+    ("CHECK_HTTPS_METHOD", Use::Modifier),
+    ("CHECK_GRPC_USE_TLS", Use::Modifier),
+    ("CHECK_TLS_SKIP_VERIFY", Use::Modifier),
 ];
 
 /// Limits of Consul on Meta; a pair beyond them makes it refuse the whole registration.
@@ -89,11 +94,27 @@ struct Setting {
     of_port: bool,
 }
 
+/// Whose check it is.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckOf<'a> {
+    /// The service's ID.
+    pub id: &'a str,
+    /// The container's ID.
+    pub container: &'a str,
+    /// The container's port.
+    pub port: Port,
+    /// Where the service is.
+    pub address: SocketAddr,
+    /// True if Consul's agent runs scripts.
+    pub runs_scripts: bool,
+}
+
 impl Settings {
-    /// What `container` says about its port `number`: the port-specific key wins, then the label, then the variable.
-    pub fn of(container: &Container, number: u16) -> Self {
+    /// What is said about port `number` of `container`: the port-specific key wins, then the label of its swarm service (changed without
+    /// a restart, so it is the newest word), then its own label, then the variable.
+    pub fn of(container: &Container, of_service: &BTreeMap<String, String>, number: u16) -> Self {
         let mut values: BTreeMap<String, Setting> = BTreeMap::new();
-        for source in [&container.env, &container.labels] {
+        for source in [&container.env, &container.labels, of_service] {
             for (name, value) in source {
                 let Some(key) = name.strip_prefix("SERVICE_").map(str::to_ascii_uppercase) else { continue };
                 let (key, of_port) = match split_port(&key) {
@@ -137,11 +158,12 @@ impl Settings {
         self.get("ID").map_or_else(default, ToOwned::to_owned)
     }
 
-    /// The service's tags, in order and without repeats; those of UDP end with `udp`.
-    pub fn tags(&self, protocol: Protocol) -> Vec<String> {
+    /// The service's tags, in order and without repeats: its own, then `extra` (a list like its own), and for UDP `udp`.
+    pub fn tags(&self, protocol: Protocol, extra: &str) -> Vec<String> {
         let mut tags = Vec::new();
         let udp = (protocol == Protocol::Udp).then(|| "udp".to_owned());
-        for tag in split_tags(self.get("TAGS").unwrap_or_default()).into_iter().chain(udp) {
+        let own = split_tags(self.get("TAGS").unwrap_or_default());
+        for tag in own.into_iter().chain(split_tags(extra)).chain(udp) {
             if !tags.contains(&tag) {
                 tags.push(tag);
             }
@@ -181,38 +203,71 @@ impl Settings {
         meta
     }
 
-    /// The check that the container asks for, of the service `id` at `address`; what cannot be done goes into `remarks`.
+    /// The check that the container asks for of one of its services; what cannot be done goes into `remarks`.
     ///
     /// Its ID is the one that Consul gives to a service's only check, since programs that report to a TTL check know it by that.
-    pub fn check(&self, id: &str, address: SocketAddr, remarks: &mut Vec<String>) -> Option<CheckDefinition> {
-        let (key, what) = KEYS
-            .iter()
-            .filter(|(_, what)| matches!(what, Use::Check(_) | Use::CheckLater))
-            .find(|(key, _)| self.get(key).is_some())?;
-        let value = self.get(key)?;
-        let Use::Check(kind) = what else {
-            remarks.push(format!("SERVICE_{key} is not supported yet: registered without this check"));
+    pub fn check(&self, of: &CheckOf<'_>, remarks: &mut Vec<String>) -> Option<CheckDefinition> {
+        let kinds = KEYS.iter().filter_map(|(key, what)| match what {
+            Use::Check(kind) => Some((*key, *kind)),
+            Use::Identity | Use::Modifier => None,
+        });
+        let (key, kind, value) = kinds.into_iter().find_map(|(key, kind)| Some((key, kind, self.get(key)?)))?;
+        if matches!(kind, Kind::Cmd | Kind::Script) && !of.runs_scripts {
+            remarks.push(format!(
+                "SERVICE_{key}: registered without this check: consul's agent runs no scripts; set `enable_script_checks` there"
+            ));
             return None;
-        };
-        let interval = self.duration("CHECK_INTERVAL", remarks).unwrap_or_else(|| DEFAULT_INTERVAL.to_owned());
-        let timeout = self.duration("CHECK_TIMEOUT", remarks);
-        let (name, probe) = match kind {
-            Kind::Http => {
-                let slash = if value.starts_with('/') { "" } else { "/" };
-                let method = self.get("CHECK_HTTP_METHOD").map(str::to_ascii_uppercase);
-                let name = format!("HTTP {} {slash}{value}", method.as_deref().unwrap_or("GET"));
-                (name, Probe::Http { url: format!("http://{address}{slash}{value}"), method, interval, timeout })
-            }
-            Kind::Tcp => (format!("TCP {address}"), Probe::Tcp { address: address.to_string(), interval, timeout }),
-            Kind::Ttl => (format!("TTL {value}"), Probe::Ttl { ttl: self.duration("CHECK_TTL", remarks)? }),
-        };
+        }
+        let (name, probe) = self.probe(kind, value, of, remarks)?;
         Some(CheckDefinition {
-            id: format!("service:{id}"),
+            id: format!("service:{}", of.id),
             name,
             notes: String::new(),
             status: self.initial_status(remarks),
             probe,
             deregister_critical_service_after: self.duration("CHECK_DEREGISTER_AFTER", remarks),
+        })
+    }
+
+    /// What is looked at, with a name for people.
+    fn probe(&self, kind: Kind, value: &str, of: &CheckOf<'_>, remarks: &mut Vec<String>) -> Option<(String, Probe)> {
+        let interval = self.duration("CHECK_INTERVAL", remarks).unwrap_or_else(|| DEFAULT_INTERVAL.to_owned());
+        let timeout = self.duration("CHECK_TIMEOUT", remarks);
+        let address = of.address;
+        let tls_skip_verify = self.get("CHECK_TLS_SKIP_VERIFY").is_some();
+        let slash = if value.starts_with('/') { "" } else { "/" };
+        let http = |scheme: &str, method: Option<&str>, tls_skip_verify| {
+            let method = method.map(str::to_ascii_uppercase);
+            let name = format!("{} {} {slash}{value}", scheme.to_ascii_uppercase(), method.as_deref().unwrap_or("GET"));
+            let url = format!("{scheme}://{address}{slash}{value}");
+            let (interval, timeout) = (interval.clone(), timeout.clone());
+            (name, Probe::Http { url, method, tls_skip_verify, interval, timeout })
+        };
+        let shell = |script: String| {
+            let args = ["/bin/sh", "-c", &script].map(ToOwned::to_owned).to_vec();
+            Probe::Script { args, interval: interval.clone(), timeout: timeout.clone() }
+        };
+        Some(match kind {
+            Kind::Http => http("http", self.get("CHECK_HTTP_METHOD"), false),
+            Kind::Https => http("https", self.get("CHECK_HTTPS_METHOD"), tls_skip_verify),
+            Kind::Cmd => {
+                let script = format!("check-cmd {} {} {value}", docker::short(of.container), of.port.number);
+                (format!("Command {value}"), shell(script))
+            }
+            Kind::Script => {
+                let script = value
+                    .replace("$SERVICE_IP", &address.ip().to_string())
+                    .replace("$SERVICE_PORT", &address.port().to_string());
+                (format!("Script {script}"), shell(script))
+            }
+            Kind::Ttl => (format!("TTL {value}"), Probe::Ttl { ttl: self.duration("CHECK_TTL", remarks)? }),
+            Kind::Tcp => (format!("TCP {address}"), Probe::Tcp { address: address.to_string(), interval, timeout }),
+            Kind::Grpc => {
+                let use_tls = self.get("CHECK_GRPC_USE_TLS").is_some();
+                let tls_skip_verify = use_tls && tls_skip_verify;
+                let probe = Probe::Grpc { address: address.to_string(), use_tls, tls_skip_verify, interval, timeout };
+                (format!("gRPC {address}"), probe)
+            }
         })
     }
 
@@ -266,8 +321,8 @@ fn split_tags(text: &str) -> Vec<String> {
             tag.push_str(part);
         }
     }
-    tags.retain(|tag| !tag.is_empty());
-    tags
+    let trimmed = tags.iter().map(|tag| tag.trim().to_owned());
+    trimmed.filter(|tag| !tag.is_empty()).collect()
 }
 
 /// True for what Go's `time.ParseDuration` takes and a check can use: `10s`, `1m30s`, `1.5h`, but not `0s`, `-1s` or `10`.
@@ -290,186 +345,4 @@ fn is_go_duration(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registration::fixture;
-
-    const WEB: &str = "10.0.0.5:8080";
-
-    fn settings(env: &[(&str, &str)], labels: &[(&str, &str)]) -> Settings {
-        Settings::of(&fixture::container("web").env(env).labels(labels).done(), 80)
-    }
-
-    fn port(text: &str) -> Port {
-        text.parse().unwrap()
-    }
-
-    // bridge.go, newService: defaultName, isgroup, metadataFromPort["name"].
-    #[test]
-    fn a_name_is_the_ports_then_the_containers_then_the_images() {
-        #[track_caller]
-        fn check(labels: &[(&str, &str)], several: bool, expect: &str) {
-            assert_eq!(settings(&[], labels).name("hub:5000/team/nginx:1.2@sha256:ab", port("80"), several), expect);
-        }
-        check(&[], false, "nginx");
-        check(&[], true, "nginx-80");
-        check(&[("SERVICE_NAME", "shop")], false, "shop");
-        check(&[("SERVICE_NAME", "shop")], true, "shop-80");
-        check(&[("SERVICE_NAME", "shop"), ("SERVICE_80_NAME", "front")], true, "front");
-        check(&[("SERVICE_NAME", "shop"), ("SERVICE_443_NAME", "tls")], true, "shop-80");
-        check(&[("SERVICE_NAME", "")], false, "nginx");
-    }
-
-    // util.go, serviceMetaData.
-    #[test]
-    fn the_port_specific_key_wins_then_the_label() {
-        #[track_caller]
-        fn check(env: &[(&str, &str)], labels: &[(&str, &str)], expect: &str) {
-            assert_eq!(settings(env, labels).get("NAME"), Some(expect));
-        }
-        check(&[("SERVICE_NAME", "env")], &[("SERVICE_NAME", "label")], "label");
-        check(&[("SERVICE_80_NAME", "env")], &[("SERVICE_NAME", "label")], "env");
-        check(&[("SERVICE_80_NAME", "env")], &[("SERVICE_80_NAME", "label")], "label");
-        check(&[("SERVICE_NAME", "env")], &[("SERVICE_443_NAME", "label")], "env");
-    }
-
-    // bridge.go, newService: service.ID.
-    #[test]
-    fn an_id_is_hostname_container_and_port_unless_given() {
-        #[track_caller]
-        fn check(labels: &[(&str, &str)], of: &str, expect: &str) {
-            assert_eq!(settings(&[], labels).id("node1", "web.1", port(of)), expect);
-        }
-        check(&[], "80/tcp", "node1:web.1:80");
-        check(&[], "80/udp", "node1:web.1:80:udp");
-        check(&[("SERVICE_ID", "mine")], "80/udp", "mine");
-    }
-
-    // util.go, recParseEscapedComma and combineTags.
-    #[test]
-    fn tags_are_split_at_commas_that_are_not_escaped() {
-        #[track_caller]
-        fn check(tags: &str, protocol: Protocol, expect: &[&str]) {
-            assert_eq!(settings(&[], &[("SERVICE_TAGS", tags)]).tags(protocol), expect);
-        }
-        check("a,b", Protocol::Tcp, &["a", "b"]);
-        check(r"rule=x\,y,b", Protocol::Tcp, &["rule=x,y", "b"]);
-        check(",a,,b,", Protocol::Tcp, &["a", "b"]);
-        check("", Protocol::Tcp, &[]);
-        check("a", Protocol::Udp, &["a", "udp"]);
-        check("a,a", Protocol::Tcp, &["a"]);
-    }
-
-    // bridge.go, newService: mapDefault(metadata, "ignore", "").
-    #[test]
-    fn any_value_of_ignore_counts_and_none_does_not() {
-        assert!(settings(&[], &[("SERVICE_IGNORE", "false")]).ignored());
-        assert!(settings(&[("SERVICE_80_IGNORE", "1")], &[]).ignored());
-        assert!(!settings(&[("SERVICE_IGNORE", "")], &[]).ignored());
-        assert!(!settings(&[("SERVICE_443_IGNORE", "1")], &[]).ignored());
-    }
-
-    // bridge.go, newService: service.Attrs; consul.go, Register: Meta.
-    #[test]
-    fn anything_else_goes_into_meta_lower_cased_and_clean() {
-        #[track_caller]
-        fn check(key: &str, value: &str, expect: &[(&str, &str)], remark: &str) {
-            let mut remarks = Vec::new();
-            let meta = settings(&[], &[(key, value), ("SERVICE_CHECK_TCP", "1")]).meta(&mut remarks);
-            let meta: Vec<(&str, &str)> = meta.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-            assert_eq!(meta, expect);
-            assert_eq!(remarks.is_empty(), remark.is_empty(), "{remarks:?}");
-            assert!(remarks.concat().contains(remark), "{remarks:?}");
-        }
-        check("SERVICE_REGION", "eu", &[("region", "eu")], "");
-        check("SERVICE_80_REGION", "eu", &[("region", "eu")], "");
-        check("SERVICE_443_REGION", "eu", &[], "");
-        check("SERVICE_A.B", "x", &[("a_b", "x")], "letters, digits");
-        check("SERVICE_CONSUL-X", "x", &[], "consul takes no such key");
-        check("SERVICE_SK-OWNER", "x", &[], "consul takes no such key");
-        check("SERVICE_LONG", &"é".repeat(300), &[("long", &"é".repeat(256))], "cut to 512 bytes");
-    }
-
-    // consul.go, buildCheck.
-    #[test]
-    fn of_several_checks_the_first_of_the_table_wins() {
-        #[track_caller]
-        fn check(labels: &[(&str, &str)], expect: Option<&Probe>, remark: &str) {
-            let mut remarks = Vec::new();
-            let got = settings(&[], labels).check("id", WEB.parse().unwrap(), &mut remarks);
-            assert_eq!(got.as_ref().map(|check| &check.probe), expect);
-            assert_eq!(remarks.is_empty(), remark.is_empty(), "{remarks:?}");
-            assert!(remarks.concat().contains(remark), "{remarks:?}");
-        }
-        let http = |url: &str, method: Option<&str>, interval: &str, timeout: Option<&str>| Probe::Http {
-            url: url.to_owned(),
-            method: method.map(ToOwned::to_owned),
-            interval: interval.to_owned(),
-            timeout: timeout.map(ToOwned::to_owned),
-        };
-        let tcp = Probe::Tcp { address: WEB.to_owned(), interval: "10s".to_owned(), timeout: None };
-        check(&[], None, "");
-        check(&[("SERVICE_CHECK_HTTP", "/up")], Some(&http("http://10.0.0.5:8080/up", None, "10s", None)), "");
-        check(
-            &[
-                ("SERVICE_CHECK_HTTP", "up"),
-                ("SERVICE_CHECK_HTTP_METHOD", "head"),
-                ("SERVICE_CHECK_INTERVAL", "1m30s"),
-                ("SERVICE_CHECK_TIMEOUT", "2s"),
-                ("SERVICE_CHECK_TCP", "1"),
-            ],
-            Some(&http("http://10.0.0.5:8080/up", Some("HEAD"), "1m30s", Some("2s"))),
-            "",
-        );
-        check(
-            &[("SERVICE_CHECK_TCP", "1"), ("SERVICE_CHECK_INTERVAL", "10")],
-            Some(&tcp),
-            "CHECK_INTERVAL=10 is ignored",
-        );
-        check(&[("SERVICE_CHECK_TTL", "30s")], Some(&Probe::Ttl { ttl: "30s".to_owned() }), "");
-        check(&[("SERVICE_CHECK_TTL", "soon")], None, "CHECK_TTL=soon is ignored");
-        check(&[("SERVICE_CHECK_HTTPS", "/up"), ("SERVICE_CHECK_TCP", "1")], None, "CHECK_HTTPS is not supported yet");
-        check(&[("SERVICE_CHECK_SCRIPT", "x"), ("SERVICE_CHECK_TTL", "1s")], None, "CHECK_SCRIPT is not supported yet");
-    }
-
-    #[test]
-    fn modifiers_reach_the_check_and_bad_ones_are_named() {
-        let mut remarks = Vec::new();
-        let labels = [
-            ("SERVICE_CHECK_TCP", "1"),
-            ("SERVICE_CHECK_INITIAL_STATUS", "passing"),
-            ("SERVICE_CHECK_DEREGISTER_AFTER", "10m"),
-        ];
-        let check = settings(&[], &labels).check("id", WEB.parse().unwrap(), &mut remarks).unwrap();
-        assert_eq!((check.id.as_str(), check.status), ("service:id", Some(CheckStatus::Passing)));
-        assert_eq!(check.deregister_critical_service_after.as_deref(), Some("10m"));
-        let labels = [("SERVICE_CHECK_TCP", "1"), ("SERVICE_CHECK_INITIAL_STATUS", "up")];
-        assert_eq!(settings(&[], &labels).check("id", WEB.parse().unwrap(), &mut remarks).unwrap().status, None);
-        assert_eq!(remarks, ["SERVICE_CHECK_INITIAL_STATUS=up is ignored: passing, warning or critical"]);
-    }
-
-    #[test]
-    fn an_ipv6_address_is_bracketed_in_a_check() {
-        let address = SocketAddr::new("fd00::5".parse().unwrap(), 80);
-        let check = settings(&[], &[("SERVICE_CHECK_HTTP", "/")]).check("id", address, &mut Vec::new()).unwrap();
-        assert!(matches!(check.probe, Probe::Http { url, .. } if url == "http://[fd00::5]:80/"));
-    }
-
-    #[test]
-    fn a_duration_is_what_go_takes() {
-        for good in ["10s", "1m30s", "1.5h", "500ms", "100µs"] {
-            assert!(is_go_duration(good), "{good}");
-        }
-        for bad in ["", "10", "0s", "-1s", "s", "10 s", "1d", "1..5s"] {
-            assert!(!is_go_duration(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn every_key_is_listed_once() {
-        let mut keys = KEYS.map(|(key, _)| key).to_vec();
-        keys.sort_unstable();
-        keys.dedup();
-        assert_eq!(keys.len(), KEYS.len());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::rules::Rules;
 use super::wanted::Place;
 use crate::io::docker::{Container, Health, Published, State};
 
@@ -16,6 +17,9 @@ pub(super) fn container(name: &str) -> Fixture {
         state: State::Running,
         health: None,
         host_network: false,
+        network_of: None,
+        stop_signal: 15,
+        exit_code: None,
         exposed: Vec::new(),
         published: Vec::new(),
         networks: BTreeMap::new(),
@@ -28,7 +32,8 @@ pub(super) fn place() -> Place {
         hostname: "node1".to_owned(),
         owner: "owner1".to_owned(),
         address: [10, 0, 0, 1].into(),
-        networks: vec!["preferred".to_owned()],
+        runs_scripts: true,
+        rules: Rules { networks: vec!["preferred".to_owned()], ..Rules::default() },
     }
 }
 
@@ -70,6 +75,16 @@ impl Fixture {
         self
     }
 
+    pub(super) fn stop_signal(mut self, signal: u16) -> Self {
+        self.0.stop_signal = signal;
+        self
+    }
+
+    pub(super) fn network_of(mut self, container: &str) -> Self {
+        self.0.network_of = Some(container.to_owned());
+        self
+    }
+
     pub(super) fn exposed(mut self, port: &str) -> Self {
         self.0.exposed.push(port.parse().unwrap());
         self
@@ -101,14 +116,26 @@ pub(super) fn options() -> super::Options {
         owner: place.owner,
         cluster: "swarm".to_owned(),
         node_address: Some(place.address),
-        networks: place.networks,
+        rules: place.rules,
         http_port: 8070,
+        facts: super::FactKeys {
+            services: "facts/services/".to_owned(),
+            generation: "facts/generation".to_owned(),
+            drain: "facts/drain".to_owned(),
+        },
+        disk: None,
     }
 }
 
 /// A manager that is well and does not lead.
 pub(super) fn well() -> super::SelfState {
-    super::SelfState { role: super::Role::Manager, leader: false, engine: Ok(()), agent: Ok(()) }
+    super::SelfState {
+        role: super::Role::Manager,
+        leader: false,
+        engine: Ok(()),
+        agent: Ok(()),
+        stacks: BTreeMap::new(),
+    }
 }
 
 /// The line of the list that belongs to `container`.

@@ -11,18 +11,27 @@
 //! * A pass that finds everything as it should be writes nothing, apart from repeating TTL checks before they run out.
 //! * Only entries that bear our owner are changed or removed, and only after a complete list of containers. While the engine is
 //!   silent, nothing is removed; when we end, nothing is.
-//! * A container that started is in Consul after one list, one inspection and one write; one that died leaves as fast.
+//! * A container that started is in Consul after one list, one inspection and one write; one that died leaves as fast, and one that is
+//!   asked to stop is in maintenance, out of DNS, while its process still serves.
+//! * Beside registrator every instance is there once. Its entries become ours, or go, when a person says so: see [`leftovers`].
 //!
 //! # Limits
 //!
 //! * Writes go one by one, since Consul takes no more at a time; a pass makes at most [`STEPS_MAX`] and the next goes on.
 //! * `SERVICE_CHECK_DEREGISTER_AFTER` makes Consul forget an entry whose container still runs; the next pass registers it again.
-//! * Ports of swarm's ingress and deploy labels stand on the service, which a node cannot read, and are not registered here.
+//! * Ports of swarm's mesh and deploy labels stand on the service, which a node cannot read: the leader publishes them (see [`facts`]),
+//!   at once for what it deploys itself and at its next pass for services made by hand. Until then a container is registered as what
+//!   it shows of itself.
 
+pub mod adopting;
 pub mod convention;
+pub mod facts;
+pub mod leftovers;
 pub mod observe;
+mod offers;
 pub mod own;
 pub mod plan;
+pub mod rules;
 mod run;
 pub mod wanted;
 
@@ -35,15 +44,21 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::facts::FactKeys;
 pub use self::observe::Engine;
-pub use self::own::{Role, SelfState, Trouble};
+pub use self::own::{DiskMarks, Role, SelfState, StackHealth, Trouble};
+pub use self::rules::{Rules, TagTemplate};
 pub use self::run::{DEBOUNCE, PASS_INTERVAL, RETRY_INTERVAL, run};
 
+use self::facts::Facts;
 use self::observe::{Node, Observer};
+use self::own::{DiskLevel, LastPass, Told};
 use self::plan::{Containers, Desired, Plan, Registered, Step, plan};
-use self::wanted::{META_OWNER, Place, Remark, Wanted};
+use self::rules::Deregister;
+use self::wanted::{MAINTENANCE, META_CONTAINER, META_OWNER, Place, Remark, Running, STOPPING, Wanted, service_of};
+use crate::io::consul::agent::{AgentCheck, AgentService, AgentWays, maintenance_check};
 use crate::io::consul::{self, Consul};
-use crate::io::docker;
+use crate::io::{disk, docker};
 
 /// Most writes of a pass; what is left is planned again at once, so that events and the agent's own checks never wait long. A
 /// thousand first registrations take Consul 6 to 11 s.
@@ -60,10 +75,14 @@ pub struct Options {
     pub cluster: String,
     /// The node's address for others; none: the one that the Consul agent advertises.
     pub node_address: Option<IpAddr>,
-    /// For containers that ask for their own address and are on several networks: which to prefer, the first first.
-    pub networks: Vec<String>,
+    /// What the operator wants registered, and how.
+    pub rules: Rules,
     /// The port of the agent's HTTP API.
     pub http_port: u16,
+    /// Where the leader publishes what agents need to know.
+    pub facts: FactKeys,
+    /// The disk to watch; none for none.
+    pub disk: Option<DiskMarks>,
 }
 
 /// Why a pass could not be made, or not to its end; the next one begins anew.
@@ -98,8 +117,13 @@ pub struct Registrar<E> {
     engine: E,
     consul: Consul,
     observer: Observer,
-    /// The Consul agent's address, until Consul fails.
-    agent_address: Option<IpAddr>,
+    facts: Facts,
+    /// The Consul agent's ways, until Consul fails.
+    ways: Option<AgentWays>,
+    disk: DiskLevel,
+    last: LastPass,
+    /// True once the maintenances of an earlier life have been looked at.
+    looked_back: bool,
     /// When we last said how a check stands.
     reported: BTreeMap<String, Instant>,
 }
@@ -107,8 +131,23 @@ pub struct Registrar<E> {
 impl<E: Engine> Registrar<E> {
     /// Nothing happens before the first pass.
     pub fn new(options: Options, engine: E, consul: Consul) -> Self {
-        let (observer, reported) = (Observer::default(), BTreeMap::new());
-        Self { options, engine, consul, observer, agent_address: None, reported }
+        Self {
+            options,
+            engine,
+            consul,
+            observer: Observer::default(),
+            facts: Facts::default(),
+            ways: None,
+            disk: DiskLevel::default(),
+            last: LastPass::default(),
+            looked_back: false,
+            reported: BTreeMap::new(),
+        }
+    }
+
+    /// The leader has published something: the next pass reads it.
+    pub fn news(&mut self) {
+        self.facts.outdated();
     }
 
     /// Something happened to a container: the next pass looks at it again.
@@ -126,7 +165,7 @@ impl<E: Engine> Registrar<E> {
         let outcome = self.try_pass(state, now, shutdown).await;
         if outcome.is_err() {
             // A Consul that was away may have lost everything: take nothing as said.
-            self.agent_address = None;
+            self.ways = None;
             self.reported.clear();
         }
         outcome
@@ -144,26 +183,38 @@ impl<E: Engine> Registrar<E> {
                 self.observer.observe(&self.engine, now),
                 self.consul.agent_services(),
                 self.consul.agent_checks(),
-                agent_address(&self.consul, self.agent_address),
+                agent_ways(&self.consul, self.ways),
             )
         };
-        let Some((node, services, checks, agent_address)) = shutdown.run_until_cancelled(observed).await else {
+        let Some((node, services, checks, ways)) = shutdown.run_until_cancelled(observed).await else {
             return Ok(Outcome { unfinished: true, ..Outcome::default() });
         };
-        let (services, checks, agent_address) = (services?, checks?, agent_address?);
-        self.agent_address = Some(agent_address);
+        let (services, checks, ways) = (services?, checks?, ways?);
+        self.ways = Some(ways);
         self.reported.retain(|check, _| checks.contains_key(check));
+        self.look_back(&services, &checks, now);
 
-        let address = self.options.node_address.unwrap_or(agent_address);
+        let address = self.options.node_address.unwrap_or(ways.address);
         let mut outcome = Outcome::default();
-        let own = own::wanted(&self.options, address, &with_engine(state, node.as_ref().err()));
-        let containers = node.map_err(|error| outcome.engine = Some(error)).ok();
-        let containers = containers.map(|node| self.wanted(&node, address, &mut outcome.remarks));
+        let own = self.own(address, &with_engine(state, node.as_ref().err()));
+        let mut unpublished = BTreeSet::new();
+        let containers = match node {
+            Ok(node) => {
+                let wanted = self.wanted(&node, address, ways, &services, &mut outcome.remarks).await;
+                unpublished = wanted::unpublished(&node.containers, &self.facts);
+                Some(wanted)
+            }
+            Err(error) => {
+                outcome.engine = Some(error);
+                None
+            }
+        };
 
-        let containers = containers.as_ref().map(|(wanted, unknown)| Containers { wanted, unknown });
+        let containers =
+            containers.as_ref().map(|(wanted, stay)| Containers { wanted, unknown: stay, unpublished: &unpublished });
         let desired = Desired { owner: &self.options.owner, own: &own, containers };
         let reported = &self.reported;
-        let registered = Registered { services: &services, checks: &checks, agent_address, reported };
+        let registered = Registered { services: &services, checks: &checks, agent_address: ways.address, reported };
         let Plan { steps, remarks } = plan(&desired, &registered, now);
         outcome.remarks.extend(remarks);
         let own_id = own.registration.id.as_str();
@@ -173,26 +224,98 @@ impl<E: Engine> Registrar<E> {
         let result = self.apply(steps, now, &mut outcome, &mut ours, shutdown).await;
         ours.remove(own_id);
         outcome.registered = ours.len();
+        if outcome.engine.is_none() {
+            self.last = LastPass::with(outcome.remarks.iter());
+        }
         result.map(|()| outcome)
     }
 
-    /// What the node's containers should have, and the IDs of those that could not be inspected.
-    fn wanted(&self, node: &Node, address: IpAddr, remarks: &mut BTreeSet<Remark>) -> (Vec<Wanted>, BTreeSet<String>) {
+    /// A container whose stop began before we did is still stopping.
+    fn look_back(
+        &mut self,
+        services: &BTreeMap<String, AgentService>,
+        checks: &BTreeMap<String, AgentCheck>,
+        now: Instant,
+    ) {
+        if std::mem::replace(&mut self.looked_back, true) {
+            return;
+        }
+        for service in services.values().filter(|service| service.meta.get(META_OWNER) == Some(&self.options.owner)) {
+            let reason =
+                checks.get(&maintenance_check(&service.id)).and_then(|check| check.notes.strip_prefix(MAINTENANCE));
+            if let (Some(STOPPING), Some(container)) = (reason, service.meta.get(META_CONTAINER)) {
+                self.observer.was_asked_to_stop(container, now);
+            }
+        }
+    }
+
+    /// The agent's own service.
+    fn own(&mut self, address: IpAddr, state: &SelfState) -> Wanted {
+        let marks = self.options.disk.as_ref();
+        let used = marks.and_then(|marks| Some((marks, disk::used_percent(&marks.path).ok()?)));
+        let disk = used.map(|(marks, used)| marks.level(used, self.disk));
+        self.disk = disk.unwrap_or_default();
+        own::wanted(&self.options, address, &Told { state, disk, last: &self.last })
+    }
+
+    /// What the node's containers should have, and the IDs of those whose entries stay as they are.
+    async fn wanted(
+        &mut self,
+        node: &Node,
+        address: IpAddr,
+        ways: AgentWays,
+        services: &BTreeMap<String, AgentService>,
+        remarks: &mut BTreeSet<Remark>,
+    ) -> (Vec<Wanted>, BTreeSet<String>) {
+        let names = node.containers.iter().filter_map(service_of).map(ToOwned::to_owned).collect();
+        if let Err(error) = self.facts.refresh(&self.consul, &self.options.facts, names).await {
+            let text = format!("entries that were made with it stay as they are: {error}");
+            remarks.insert(Remark { subject: own::SERVICE.to_owned(), text });
+        }
         let place = Place {
             hostname: self.options.node.clone(),
             owner: self.options.owner.clone(),
             address,
-            networks: self.options.networks.clone(),
+            runs_scripts: ways.runs_scripts,
+            rules: self.options.rules.clone(),
         };
+        let stopping = self.observer.stopping();
+        let running = Running { containers: &node.containers, stopping: &stopping, facts: &self.facts };
         let mut said = Vec::new();
-        let wanted =
-            node.containers.iter().flat_map(|container| wanted::wanted(container, &place, &mut said)).collect();
+        let wanted = wanted::wanted(&running, &place, &mut said);
         said.extend(node.unknown.iter().map(|(id, error)| Remark {
             subject: docker::short(id).to_owned(),
             text: format!("its registration stays as it is: {error}"),
         }));
         remarks.extend(said);
-        (wanted, node.unknown.keys().cloned().collect())
+        let mut stay: BTreeSet<String> = node.unknown.keys().cloned().collect();
+        if self.options.rules.deregister == Deregister::OnSuccess {
+            stay.extend(self.failed(node, services).await);
+        }
+        (wanted, stay)
+    }
+
+    /// Containers with an entry that do not run because they failed, or of which that cannot be told.
+    async fn failed(&self, node: &Node, services: &BTreeMap<String, AgentService>) -> BTreeSet<String> {
+        let running: BTreeSet<&str> = node.containers.iter().map(|container| container.id.as_str()).collect();
+        let ours = services.values().filter(|service| self.owns(service));
+        let ended: BTreeSet<String> = ours
+            .filter_map(|service| service.meta.get(META_CONTAINER))
+            .filter(|id| !running.contains(id.as_str()) && !node.unknown.contains_key(*id))
+            .cloned()
+            .collect();
+        let mut failed = BTreeSet::new();
+        for id in ended {
+            let stays = match self.engine.inspect(&id).await {
+                Ok(Some(container)) => container.exit_code.is_some_and(is_failure),
+                Ok(None) => false,
+                Err(_) => true,
+            };
+            if stays {
+                failed.insert(id);
+            }
+        }
+        failed
     }
 
     /// Performs the steps; what Consul refuses is remarked and skipped, what it does not answer ends the pass.
@@ -236,6 +359,7 @@ impl<E: Engine> Registrar<E> {
                 self.reported.extend(reports.iter().map(|report| (report.check.clone(), now)));
             }
             Step::Report { report, .. } => drop(self.reported.insert(report.check.clone(), now)),
+            Step::Maintain { .. } => {}
             Step::Deregister { id, .. } => drop(ours.remove(id)),
         }
         if matches!(step, Step::Report { before: None, .. }) {
@@ -247,7 +371,7 @@ impl<E: Engine> Registrar<E> {
         }
     }
 
-    fn owns(&self, service: &consul::agent::AgentService) -> bool {
+    fn owns(&self, service: &AgentService) -> bool {
         service.meta.get(META_OWNER) == Some(&self.options.owner)
     }
 }
@@ -276,15 +400,22 @@ async fn perform(consul: &Consul, step: &Step) -> Result<(), consul::Error> {
             }
         }
         Step::Report { report, .. } => consul.update_check(&report.check, report.status, &report.text).await,
+        Step::Maintain { id, reason, .. } => consul.service_maintenance(id, reason.as_deref()).await,
         Step::Deregister { id, .. } => consul.deregister_service(id).await,
     }
 }
 
-async fn agent_address(consul: &Consul, known: Option<IpAddr>) -> Result<IpAddr, consul::Error> {
+async fn agent_ways(consul: &Consul, known: Option<AgentWays>) -> Result<AgentWays, consul::Error> {
     match known {
-        Some(address) => Ok(address),
-        None => consul.agent_address().await,
+        Some(ways) => Ok(ways),
+        None => consul.agent_ways().await,
     }
+}
+
+/// An exit that is neither a success nor the end by a signal (registrator, `bridge/bridge.go`, `shouldRemove`).
+fn is_failure(code: i64) -> bool {
+    const BY_SIGNAL: i64 = 128;
+    code != 0 && code & BY_SIGNAL == 0
 }
 
 /// The agent's state with what this pass has found out about the engine.
@@ -303,7 +434,7 @@ impl Step {
         match self {
             Self::Register { registration, .. } => &registration.name,
             Self::Report { report, .. } => &report.check,
-            Self::Deregister { name, .. } => name,
+            Self::Maintain { name, .. } | Self::Deregister { name, .. } => name,
         }
     }
 }

@@ -24,6 +24,12 @@ const INSPECTION_RETRY: Duration = Duration::from_secs(5);
 /// How long a container that died is not looked at; by then the engine has cleaned up, and its list tells the truth.
 pub const DEATH_TRUST: Duration = Duration::from_secs(2);
 
+/// How long a container that was asked to stop may take: no grace period is longer. One that runs on after that did not mean to stop.
+pub const STOP_TRUST: Duration = Duration::from_mins(10);
+
+/// What a container is sent that need not be waited for: its end follows at once.
+const SIGKILL: u16 = 9;
+
 /// The engine, as far as registration needs it; tests bring their own.
 pub trait Engine: Send + Sync {
     /// All containers that run; complete, or an error.
@@ -72,17 +78,47 @@ pub struct Observer {
     dirty: BTreeSet<String>,
     /// Containers that died, and when we heard of it.
     died: BTreeMap<String, Instant>,
+    /// Containers that were asked to stop, and when.
+    stopping: BTreeMap<String, Instant>,
 }
 
 impl Observer {
     /// Something happened to a container: what is known of it is not to be trusted.
     pub fn mark(&mut self, event: Event, now: Instant) {
         match event.action {
+            Action::Kill(signal) => {
+                if self.asks_to_stop(&event.container, signal) {
+                    self.stopping.insert(event.container, now);
+                }
+                // What a signal does shows in the event that follows. An inspection in between would wait until the engine has
+                // cleaned up after the container's end, and hold up the news of it.
+                return;
+            }
             Action::Die => drop(self.died.insert(event.container.clone(), now)),
-            Action::Start => drop(self.died.remove(&event.container)),
+            Action::Start => {
+                self.died.remove(&event.container);
+                self.stopping.remove(&event.container);
+            }
             _ => {}
         }
         self.dirty.insert(event.container);
+    }
+
+    /// A container that was asked to stop while nobody looked.
+    pub fn was_asked_to_stop(&mut self, container: &str, now: Instant) {
+        self.stopping.entry(container.to_owned()).or_insert(now);
+    }
+
+    /// IDs of containers that were asked to stop and run still.
+    pub fn stopping(&self) -> BTreeSet<String> {
+        self.stopping.keys().cloned().collect()
+    }
+
+    /// True for the signal that asks this container to stop, and for one that leaves it open.
+    fn asks_to_stop(&self, container: &str, signal: Option<u16>) -> bool {
+        const SIGTERM: u16 = 15;
+        let asked = self.known.get(container).map_or(SIGTERM, |(_, container)| container.stop_signal);
+        signal.is_none_or(|signal| signal == asked && signal != SIGKILL)
     }
 
     /// Lists, and inspects what is new, changed or marked.
@@ -92,6 +128,8 @@ impl Observer {
         let dirty = std::mem::take(&mut self.dirty);
         let known = std::mem::take(&mut self.known);
         let failed = std::mem::take(&mut self.failed);
+        let ids: BTreeSet<&str> = listed.iter().map(|listed| listed.id.as_str()).collect();
+        self.stopping.retain(|id, at| ids.contains(id.as_str()) && now.duration_since(*at) < STOP_TRUST);
         let mut node = Node::default();
         let mut open = Vec::new();
         for listed in listed.into_iter().filter(|listed| !self.died.contains_key(&listed.id)) {
@@ -245,6 +283,27 @@ mod tests {
         fake.inspected(&mut observer);
         fake.now = Some(now + DEATH_TRUST);
         assert_eq!(fake.inspected(&mut observer).0.containers.len(), 1);
+    }
+
+    #[test]
+    fn a_container_stops_from_its_own_signal_on_until_it_starts_is_gone_or_goes_on_too_long() {
+        let (mut fake, mut observer) = (Fake::default(), Observer::default());
+        let now = Instant::now();
+        fake.now = Some(now);
+        fake.run(fixture::container("web").stop_signal(3));
+        fake.inspected(&mut observer);
+        observer.mark(event(Action::Kill(Some(15))), now);
+        observer.mark(event(Action::Kill(Some(9))), now);
+        assert!(observer.stopping().is_empty());
+        observer.mark(event(Action::Kill(Some(3))), now);
+        assert_eq!(fake.inspected(&mut observer).1, Vec::<String>::new(), "a signal needs no inspection");
+        assert_eq!(observer.stopping().into_iter().collect::<Vec<_>>(), ["c-web"]);
+        observer.mark(event(Action::Start), now);
+        assert!(observer.stopping().is_empty());
+        observer.mark(event(Action::Kill(Some(3))), now);
+        fake.now = Some(now + STOP_TRUST);
+        fake.inspected(&mut observer);
+        assert!(observer.stopping().is_empty());
     }
 
     #[test]

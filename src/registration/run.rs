@@ -8,12 +8,14 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::facts::News;
 use super::wanted::Remark;
 use super::{Engine, Error, Options, Outcome, Registrar, SelfState};
 use crate::io::consul::Consul;
 use crate::io::docker;
 
-/// A pass is made at the latest this long after the last: it repeats the agent's own checks, and finds what events did not tell.
+/// A pass is made at the latest this long after the last, unless the operator says otherwise: it repeats the agent's own checks, and
+/// finds what events did not tell.
 pub const PASS_INTERVAL: Duration = super::own::REFRESH;
 
 /// How soon a pass, or the stream of events, is tried again after a failure.
@@ -21,6 +23,9 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long events are collected after the first before a pass is made.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// The signal that ends a container at once.
+const SIGKILL: u16 = 9;
 
 /// Most events collected before a pass is made.
 const EVENTS_MAX: usize = 1024;
@@ -33,6 +38,8 @@ pub async fn run<E: Engine>(
     mut self_state: watch::Receiver<SelfState>,
     shutdown: CancellationToken,
 ) {
+    let resync = options.rules.resync;
+    let mut news = News::new(consul.clone(), options.facts.generation.clone());
     let mut registrar = Registrar::new(options, engine, consul);
     let mut said = Said::default();
     let mut events = Events::default();
@@ -48,9 +55,9 @@ pub async fn run<E: Engine>(
         }
         said.say(&outcome);
         answers = outcome.as_ref().is_ok_and(|outcome| outcome.engine.is_none());
-        let sleep = tokio::time::sleep(pause(&outcome, events.lost));
+        let sleep = tokio::time::sleep(pause(&outcome, events.lost, resync));
 
-        // Every arm is cancel-safe: a token, a watch, a stream and a timer lose nothing when another arm is taken.
+        // Every arm is cancel-safe: a token, a watch, a stream, a kept request and a timer lose nothing when another arm is taken.
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = self_state.changed(), if watched => watched = changed.is_ok(),
@@ -60,16 +67,17 @@ pub async fn run<E: Engine>(
                     events.collect(|event| registrar.mark(event, Instant::now())).await;
                 }
             }
+            () = news.next() => registrar.news(),
             () = sleep => {}
         }
     }
 }
 
 /// The time after which something must be looked at although nothing happened.
-fn pause(outcome: &Result<Outcome, Error>, events_lost: bool) -> Duration {
+fn pause(outcome: &Result<Outcome, Error>, events_lost: bool, resync: Duration) -> Duration {
     match outcome {
         Ok(outcome) if outcome.unfinished => Duration::ZERO,
-        Ok(outcome) if outcome.engine.is_none() && !events_lost => PASS_INTERVAL,
+        Ok(outcome) if outcome.engine.is_none() && !events_lost => resync,
         _ => RETRY_INTERVAL,
     }
 }
@@ -98,15 +106,14 @@ impl Events {
         }
     }
 
-    /// The next event but signals, `None` when the stream ends, and never anything while there is none.
+    /// The next event, `None` when the stream ends, and never anything while there is none.
     ///
-    /// What a signal does shows in the event that follows. An inspection in between would wait until the engine has cleaned up after
-    /// the container's end, and hold up the news of it.
+    /// SIGKILL is left out: the container's end follows at once, and a pass in between would hold up the news of it.
     async fn next(&mut self) -> Option<docker::Event> {
         let Some(stream) = &mut self.stream else { return std::future::pending().await };
         let reason = loop {
             match stream.next().await {
-                Some(Ok(docker::Event { action: docker::Action::Kill(_), .. })) => {}
+                Some(Ok(docker::Event { action: docker::Action::Kill(Some(SIGKILL)), .. })) => {}
                 Some(Ok(event)) => return Some(event),
                 Some(Err(error)) => break error.to_string(),
                 None => break "the engine ended them".to_owned(),

@@ -249,6 +249,8 @@ pub struct Node {
     /// Its ID.
     #[serde(rename = "ID")]
     pub id: String,
+    /// Its version.
+    pub version: Version,
     /// What is wanted of it.
     pub spec: NodeSpec,
     /// What it is.

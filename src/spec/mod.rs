@@ -5,6 +5,7 @@
 //! back loses nothing. Durations are nanoseconds.
 
 mod container;
+mod facts;
 mod live;
 mod objects;
 mod service;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 pub use container::*;
+pub use facts::*;
 pub use live::*;
 pub use objects::*;
 pub use service::*;

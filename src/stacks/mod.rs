@@ -27,6 +27,7 @@ mod apply_tests;
 pub mod deploy;
 pub mod diff;
 mod display;
+pub mod drain;
 #[cfg(test)]
 mod generation_tests;
 pub mod history;

@@ -1,5 +1,6 @@
 //! The election with a real Consul: one leader, handed over, replaced, deposed and healed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -301,6 +302,30 @@ async fn status_is_published_once_and_orphans_go() {
     assert_eq!(board.publish(wanted(100)).await.unwrap(), 0);
     assert_eq!(board.publish(wanted(99)).await.unwrap(), 1);
     assert_eq!(consul.kv_list(&prefix).await.unwrap().len(), 99);
+}
+
+#[tokio::test]
+async fn agents_are_told_of_a_change_by_one_key_and_of_nothing_else() {
+    let server = ConsulServer::start().await;
+    let consul = server.client();
+    let leader = Candidate::stand(server.client(), "n1");
+    leader.opens().await;
+    let keys = Keys::new(CLUSTER);
+    let generation =
+        async || consul.kv_get(&keys.generation(), Freshness::Default).await.unwrap().unwrap().modify_index;
+    let board = || Board::new(leader.fence.clone(), keys.services()).moving(keys.generation());
+    let mut services = board();
+    // The key is there from the beginning, for agents to wait on.
+    assert_eq!(services.publish(BTreeMap::new()).await.unwrap(), 0);
+    let first = generation().await;
+    let web = || BTreeMap::from([("web".to_owned(), json!({"labels": {}}))]);
+    services.publish(web()).await.unwrap();
+    let second = generation().await;
+    assert!(second > first);
+    services.publish(web()).await.unwrap();
+    // As after a failure, when what is there is read again.
+    board().publish(web()).await.unwrap();
+    assert_eq!(generation().await, second);
 }
 
 #[tokio::test]

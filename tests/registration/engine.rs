@@ -22,6 +22,9 @@ pub fn container(name: &str, host_port: u16) -> Made {
         state: State::Running,
         health: None,
         host_network: false,
+        network_of: None,
+        stop_signal: 15,
+        exit_code: None,
         exposed: vec![port],
         published: vec![Published { port, address: None, v6: false, host_port }],
         networks: BTreeMap::new(),
@@ -37,6 +40,22 @@ impl Made {
         self
     }
 
+    /// As a task of a swarm service.
+    pub fn of_service(self, service: &str) -> Self {
+        self.label("com.docker.swarm.service.name", service)
+    }
+
+    /// Publishes nothing by itself.
+    pub fn unpublished(mut self) -> Self {
+        self.0.published.clear();
+        self
+    }
+
+    pub fn paused(mut self) -> Self {
+        self.0.state = State::Paused;
+        self
+    }
+
     pub fn health(mut self, health: Health) -> Self {
         self.0.health = Some(health);
         self
@@ -48,11 +67,13 @@ impl Made {
 pub struct FakeEngine {
     containers: Arc<Mutex<(BTreeMap<String, Container>, bool)>>,
     events: Arc<Mutex<broadcast::Sender<Event>>>,
+    ended: Arc<Mutex<BTreeMap<String, Container>>>,
 }
 
 impl Default for FakeEngine {
     fn default() -> Self {
-        Self { containers: Arc::default(), events: Arc::new(Mutex::new(broadcast::channel(64).0)) }
+        let events = Arc::new(Mutex::new(broadcast::channel(64).0));
+        Self { containers: Arc::default(), events, ended: Arc::default() }
     }
 }
 
@@ -88,6 +109,26 @@ impl FakeEngine {
     pub fn die(&self, name: &str) {
         let container = self.remove(name);
         self.say(Event { container, action: Action::Die });
+    }
+
+    /// Asks it to stop and says so; its process goes on.
+    pub fn ask_to_stop(&self, name: &str) {
+        let container = self.state().0.values().find(|container| container.name == name).unwrap().id.clone();
+        self.say(Event { container, action: Action::Kill(Some(15)) });
+    }
+
+    /// Ends it with this code; the engine remembers it.
+    pub fn fail(&self, name: &str, code: i64) {
+        let id = self.remove(name);
+        let ended = container(name, 1);
+        let ended = Container { id: id.clone(), state: State::Stopped, exit_code: Some(code), ..ended.0 };
+        self.ended.lock().unwrap().insert(id.clone(), ended);
+        self.say(Event { container: id, action: Action::Die });
+    }
+
+    /// Forgets what has ended.
+    pub fn prune(&self) {
+        self.ended.lock().unwrap().clear();
     }
 
     /// Ends all streams of events and answers no more, as an engine that is killed.
@@ -142,7 +183,8 @@ impl Engine for FakeEngine {
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Container>, Error> {
-        self.answer(|containers| containers.get(id).cloned())
+        let ended = self.ended.lock().unwrap().get(id).cloned();
+        self.answer(|containers| containers.get(id).cloned().or(ended))
     }
 
     fn events(&self) -> BoxStream<'static, Result<Event, Error>> {

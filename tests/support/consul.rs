@@ -29,6 +29,7 @@ pub struct ConsulServer {
     child: Child,
     dir: tempfile::TempDir,
     http_port: u16,
+    dns_port: u16,
     token: Option<String>,
 }
 
@@ -42,8 +43,9 @@ impl ConsulServer {
     pub async fn start_with(more: Value, token: Option<&str>) -> Self {
         for _ in 0..ATTEMPTS_MAX {
             let dir = tempfile::tempdir().unwrap();
-            let http_port = write_config(dir.path(), &more);
-            let mut server = Self { child: spawn(dir.path()), dir, http_port, token: token.map(ToOwned::to_owned) };
+            let (http_port, dns_port) = write_config(dir.path(), &more);
+            let mut server =
+                Self { child: spawn(dir.path()), dir, http_port, dns_port, token: token.map(ToOwned::to_owned) };
             if server.ready().await {
                 return server;
             }
@@ -54,6 +56,11 @@ impl ConsulServer {
     /// Such as `http://127.0.0.1:34567`.
     pub fn address(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    /// Where it answers DNS, on loopback.
+    pub fn dns_port(&self) -> u16 {
+        self.dns_port
     }
 
     /// A client with the server's token.
@@ -117,8 +124,9 @@ impl Drop for ConsulServer {
     }
 }
 
-fn write_config(dir: &Path, more: &Value) -> u16 {
-    let http = free_port();
+/// The ports for HTTP and DNS.
+fn write_config(dir: &Path, more: &Value) -> (u16, u16) {
+    let (http, dns) = (free_port(), free_port());
     let mut config = json!({
         "node_name": "consul-test",
         "server": true,
@@ -129,14 +137,14 @@ fn write_config(dir: &Path, more: &Value) -> u16 {
         "disable_update_check": true,
         "performance": { "raft_multiplier": 1 },
         "ports": {
-            "http": http, "dns": free_port(), "server": free_port(), "serf_lan": free_port(),
+            "http": http, "dns": dns, "server": free_port(), "serf_lan": free_port(),
             "serf_wan": -1, "grpc": -1, "https": -1
         },
     });
     let (Some(config_map), Some(more)) = (config.as_object_mut(), more.as_object()) else { unreachable!() };
     config_map.extend(more.clone());
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    http
+    (http, dns)
 }
 
 fn spawn(dir: &Path) -> Child {
@@ -168,7 +176,7 @@ fn binary() -> PathBuf {
 }
 
 /// A port that is free for TCP and UDP alike.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -10,6 +10,7 @@
 
 mod orders;
 mod pins;
+mod publishing;
 mod rollback;
 mod telling;
 
@@ -36,14 +37,16 @@ use crate::leader::{self, Fence, Leadership, Probe};
 use crate::model::{Revision, Sensitive, StackName};
 use crate::notify::Notifier;
 use crate::reconcile::{self, After};
+use crate::registration::SelfState;
 use crate::repo::{self, ConfigRepo};
+use crate::spec::ServiceFacts;
 use crate::stacks::apply::{self, Outcome, apply, ensure_key};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
 use crate::stacks::plan::critical_tasks;
 use crate::stacks::status::status;
 use crate::stacks::{Held, Key, Observed, Plan, Resolutions, images_to_resolve, targets};
-use crate::status::{ClusterStatus, StackState};
+use crate::status::{ClusterStatus, DrainStatus, StackState};
 use crate::telemetry::{self, StackGauges};
 
 /// The pause between two passes while nothing happens: what was changed by hand shows up after it.
@@ -92,12 +95,24 @@ pub struct Parts {
     pub wakes: mpsc::Sender<()>,
     /// Asks the engine, when people want to know why nobody leads.
     pub probe: Probe,
+    /// What this agent's own service in Consul tells.
+    pub self_state: watch::Sender<SelfState>,
+}
+
+/// What is published in KV.
+struct Boards {
+    /// For people and pages.
+    stacks: Board,
+    /// For agents.
+    services: Board,
+    /// For the agents of nodes that are being drained.
+    drains: Board,
 }
 
 /// The leader's loop.
 pub struct Keeper {
     parts: Parts,
-    board: Board,
+    boards: Boards,
     orders: mpsc::Receiver<Order>,
     waiters: Arc<Waiters>,
     status: watch::Sender<ClusterStatus>,
@@ -126,6 +141,14 @@ struct Memory {
     pinned: Option<BTreeMap<String, Revision>>,
     /// What was wrong with credentials last time.
     credentials_said: String,
+    /// What agents could not be told last time.
+    unpublished: BTreeSet<&'static str>,
+    /// Services as the last plans were about to write them.
+    planned: BTreeMap<String, ServiceFacts>,
+    /// Nodes that a person wants empty.
+    drains: Vec<DrainStatus>,
+    /// How soon a drain goes on.
+    drain_pause: Option<Duration>,
 }
 
 /// A rendered Config Repo, sorted into what can be planned and what cannot.
@@ -156,9 +179,15 @@ impl Keeper {
             probe: Arc::clone(&parts.probe),
             token: Arc::clone(&token),
         };
-        let board = Board::new(parts.fence.clone(), leader::Keys::new(&parts.cluster).stacks());
+        let keys = leader::Keys::new(&parts.cluster);
+        let board = |prefix: String| Board::new(parts.fence.clone(), prefix);
+        let boards = Boards {
+            stacks: board(keys.stacks()),
+            services: board(keys.services()).moving(keys.generation()),
+            drains: board(keys.drains()).moving(keys.generation()),
+        };
         let memory = Memory::default();
-        (Self { parts, board, orders: ordered, waiters, status, histories, token, memory }, manager)
+        (Self { parts, boards, orders: ordered, waiters, status, histories, token, memory }, manager)
     }
 
     /// Passes until `shutdown`.
@@ -209,6 +238,8 @@ impl Keeper {
             Ok(observed) => observed,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
+        self.publish_services(&observed, None).await;
+        self.drain(&observed).await;
         let key = match ensure_key(&self.parts.swarm, &observed).await {
             Ok(key) => key,
             Err(error) => return self.outage(&error.to_string(), false, answers),
@@ -261,8 +292,10 @@ impl Keeper {
             now,
             policy: &self.parts.settings.policy,
         });
+        self.publish_services(&observed, Some(&plans)).await;
         let (mut stacks, mut after, mut written) = (Vec::new(), IDLE, BTreeMap::new());
-        let targets = targets(&rendered.desired, &self.memory.held, &observed, &key);
+        let desired = self.memory.rendered.as_ref().map_or(&[][..], |(_, rendered)| &rendered.desired);
+        let targets = targets(desired, &self.memory.held, &observed, &key);
         for plan in &plans {
             let desired = targets.iter().find(|stack| stack.name == plan.stack).copied();
             let outcome = self.apply(plan, &auth, shutdown).await;
@@ -378,7 +411,7 @@ impl reconcile::Pass for Keeper {
         let began = Instant::now();
         let after = self.lead(shutdown).instrument(info_span!("pass", token)).await;
         metrics::histogram!(telemetry::RECONCILE_DURATION).record(began.elapsed().as_secs_f64());
-        after
+        After(self.memory.drain_pause.map_or(after.0, |pause| pause.min(after.0)))
     }
 }
 

@@ -57,6 +57,7 @@ impl Keeper {
             let result = match &command {
                 Command::Leave => Answer::Said(self.leave().await),
                 Command::Sync => Answer::Summary,
+                Command::Drain { node, undo } => Answer::Said(self.obey_drain(node, *undo).await),
                 Command::PauseAll { .. } | Command::ResumeAll => Answer::Said(self.obey_for_all(&command).await),
                 Command::Rollback { stack, revision, reason } => {
                     Answer::Said(self.roll_back(stack, revision.as_deref(), reason).await)

@@ -29,6 +29,7 @@ impl Keeper {
             self.memory.problem = Some(problem.clone());
         }
         self.status.send_modify(|status| status.problems = vec![problem.clone()]);
+        self.doubt_in_consul(&problem);
         for (answer, _) in answers {
             let error = CommandError::unavailable(problem.clone(), "ask again when the swarm answers");
             let _ = answer.send(Err(error));
@@ -82,7 +83,8 @@ impl Keeper {
         let quiet = |stack: &StackStatus| StackStatus { log: Vec::new(), ..stack.clone() };
         let published =
             stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(quiet(stack)).ok()?)));
-        if let Err(error) = self.board.publish(published.collect()).await {
+        self.show_in_consul(&stacks);
+        if let Err(error) = self.boards.stacks.publish(published.collect()).await {
             warn!(%error, "the stacks' status is not in consul");
         }
         self.answer(stacks, nodes, Vec::new(), answers).await;
@@ -91,12 +93,16 @@ impl Keeper {
     /// Why a pass could not judge the stacks. What was published of them last stays.
     pub(super) async fn show_problem(&mut self, problem: String, nodes: usize, answers: Answers) {
         let stacks = self.status.borrow().stacks.clone();
+        self.doubt_in_consul(&problem);
         self.answer(stacks, nodes, vec![problem], answers).await;
     }
 
     /// What is shown ends with leadership: another leader's stacks go on without us.
     pub(super) fn forget(&mut self) {
         self.memory.gauges.show(&[]);
+        self.show_in_consul(&[]);
+        (self.memory.drains, self.memory.drain_pause) = (Vec::new(), None);
+        self.memory.planned.clear();
         self.status.send_replace(nothing_known(&self.parts.cluster));
     }
 
@@ -130,6 +136,7 @@ impl Keeper {
             agents: AgentCount { passing, nodes },
             stacks,
             problems,
+            drains: self.memory.drains.clone(),
         }
     }
 }
@@ -143,5 +150,6 @@ pub(super) fn nothing_known(cluster: &str) -> ClusterStatus {
         agents: AgentCount::default(),
         stacks: Vec::new(),
         problems: vec!["no pass yet".to_owned()],
+        drains: Vec::new(),
     }
 }

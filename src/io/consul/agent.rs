@@ -36,6 +36,15 @@ pub struct AgentService {
     pub enable_tag_override: bool,
 }
 
+/// What registrations depend on at the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentWays {
+    /// The address by which it is known to the others; that of services without one.
+    pub address: IpAddr,
+    /// True if it runs scripts that it is told over HTTP.
+    pub runs_scripts: bool,
+}
+
 /// A check as the agent tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -136,9 +145,41 @@ pub enum Probe {
         /// GET if none.
         #[serde(skip_serializing_if = "Option::is_none")]
         method: Option<String>,
+        /// True to take any certificate; the address is an IP, which certificates seldom name.
+        #[serde(rename = "TLSSkipVerify", skip_serializing_if = "std::ops::Not::not")]
+        tls_skip_verify: bool,
         /// How often.
         interval: String,
         /// How long an answer may take; Consul's default is 10 s.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timeout: Option<String>,
+    },
+    /// The agent asks the standard gRPC health service.
+    #[serde(rename_all = "PascalCase")]
+    Grpc {
+        /// `host:port`, or `host:port/service` for one service of the server.
+        #[serde(rename = "GRPC")]
+        address: String,
+        /// True for TLS.
+        #[serde(rename = "GRPCUseTLS", skip_serializing_if = "std::ops::Not::not")]
+        use_tls: bool,
+        /// True to take any certificate.
+        #[serde(rename = "TLSSkipVerify", skip_serializing_if = "std::ops::Not::not")]
+        tls_skip_verify: bool,
+        /// How often.
+        interval: String,
+        /// How long an answer may take; Consul's default is 10 s.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        timeout: Option<String>,
+    },
+    /// The agent runs a program on its own machine: 0 passes, 1 warns. Refused unless `enable_script_checks` is set there.
+    #[serde(rename_all = "PascalCase")]
+    Script {
+        /// The program and its arguments.
+        args: Vec<String>,
+        /// How often.
+        interval: String,
+        /// How long it may take; Consul's default is 30 s.
         #[serde(skip_serializing_if = "Option::is_none")]
         timeout: Option<String>,
     },
@@ -167,19 +208,27 @@ impl Consul {
         self.get_json(&["agent", "checks"], &[]).await
     }
 
-    /// The address by which the local agent is known to the others; that of services without one.
-    pub async fn agent_address(&self) -> Result<IpAddr, Error> {
+    /// What registrations depend on at the local agent.
+    pub async fn agent_ways(&self) -> Result<AgentWays, Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Told {
             member: Member,
+            #[serde(default)]
+            debug_config: DebugConfig,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Member {
             addr: IpAddr,
         }
-        Ok(self.get_json::<Told>(&["agent", "self"], &[]).await?.member.addr)
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct DebugConfig {
+            enable_remote_script_checks: bool,
+        }
+        let Told { member, debug_config } = self.get_json(&["agent", "self"], &[]).await?;
+        Ok(AgentWays { address: member.addr, runs_scripts: debug_config.enable_remote_script_checks })
     }
 
     /// Registers a service with exactly these checks, or changes it into that.
@@ -255,6 +304,7 @@ mod tests {
             probe: Probe::Http {
                 url: "http://10.0.0.1:80/".to_owned(),
                 method: None,
+                tls_skip_verify: false,
                 interval: "10s".to_owned(),
                 timeout: None,
             },

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::Method;
 use serde::Deserialize;
 
+use super::agent::CheckStatus;
 use super::{Consul, Error};
 
 /// What the local agent says about itself.
@@ -19,14 +19,12 @@ pub struct AgentSelf {
 }
 
 impl Consul {
-    /// The Consul nodes with an instance of `service`, those with a passing one only if `passing`.
-    pub async fn health_nodes(&self, service: &str, passing: bool) -> Result<BTreeSet<String>, Error> {
-        let mut request = self.request(Method::GET, ["health", "service", service]);
-        if passing {
-            request = request.query("passing", "true");
-        }
-        let entries: Vec<Entry> = request.send().await?.json()?;
-        Ok(entries.into_iter().map(|entry| entry.node.node).collect())
+    /// The Consul nodes with an instance of `service`; if `usable`, those only with one that DNS answers with, a warning being no hindrance.
+    pub async fn health_nodes(&self, service: &str, usable: bool) -> Result<BTreeSet<String>, Error> {
+        let entries: Vec<Entry> = self.get_json(&["health", "service", service], &[]).await?;
+        let is_usable = |entry: &Entry| entry.checks.iter().all(|check| check.status != CheckStatus::Critical);
+        let wanted = entries.into_iter().filter(|entry| !usable || is_usable(entry));
+        Ok(wanted.map(|entry| entry.node.node).collect())
     }
 
     /// The critical checks of service instances, as the IDs of those and the checks' names.
@@ -54,6 +52,14 @@ impl Consul {
 #[serde(rename_all = "PascalCase")]
 struct Entry {
     node: EntryNode,
+    #[serde(default)]
+    checks: Vec<EntryCheck>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EntryCheck {
+    status: CheckStatus,
 }
 
 #[derive(Deserialize)]

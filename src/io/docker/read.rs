@@ -74,12 +74,13 @@ pub(super) fn listed(summary: ContainerSummary) -> Option<Listed> {
 }
 
 /// An inspection, without what nobody but its owner should see.
-pub(super) fn container(id: &str, response: ContainerInspectResponse) -> Container {
+pub(super) fn container(id: &str, response: ContainerInspectResponse, label: Option<&str>) -> Container {
     let config = response.config.unwrap_or_default();
     let state = response.state.unwrap_or_default();
     let settings = response.network_settings.unwrap_or_default();
     let network_mode = response.host_config.and_then(|host| host.network_mode).unwrap_or_default();
-    let kept = |name: &String| LABEL_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let kept =
+        |name: &String| LABEL_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || label == Some(name.as_str());
     let env = config.env.unwrap_or_default();
     Container {
         id: response.id.unwrap_or_else(|| id.to_owned()),
@@ -106,10 +107,35 @@ pub(super) fn container(id: &str, response: ContainerInspectResponse) -> Contain
             HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
         }),
         host_network: network_mode == "host",
+        network_of: network_mode.strip_prefix("container:").map(ToOwned::to_owned),
+        stop_signal: config.stop_signal.as_deref().and_then(signal).unwrap_or(SIGTERM),
+        exit_code: state.exit_code.filter(|_| state.running == Some(false)),
         exposed: sorted(config.exposed_ports.unwrap_or_default().iter().filter_map(|text| text.parse().ok())),
         published: sorted(bindings(settings.ports.unwrap_or_default())),
         networks: networks(settings.networks),
     }
+}
+
+/// What a container is sent to stop, unless it says otherwise.
+const SIGTERM: u16 = 15;
+
+/// `SIGQUIT`, `QUIT` or `3`. Of the names, those that images are known to ask for.
+fn signal(text: &str) -> Option<u16> {
+    const NAMES: [(&str, u16); 8] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("TERM", SIGTERM),
+        ("WINCH", 28),
+    ];
+    let text = text.trim().to_ascii_uppercase();
+    let name = text.strip_prefix("SIG").unwrap_or(&text);
+    let realtime = || Some(34 + name.strip_prefix("RTMIN+")?.parse::<u16>().ok()?);
+    let named = NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    named.or_else(|| name.parse().ok()).or_else(realtime)
 }
 
 fn bindings(ports: PortMap) -> impl Iterator<Item = Published> {
@@ -189,7 +215,7 @@ mod tests {
     use super::*;
 
     fn inspected(value: serde_json::Value) -> Container {
-        container("abc", serde_json::from_value(value).unwrap())
+        container("abc", serde_json::from_value(value).unwrap(), None)
     }
 
     #[test]
@@ -231,6 +257,27 @@ mod tests {
         );
         assert_eq!(container.networks["bridge"], Some("172.17.0.2".parse().unwrap()));
         assert_eq!(container.networks["ingress"], None);
+    }
+
+    #[test]
+    fn a_stop_signal_is_read_by_name_or_number() {
+        #[track_caller]
+        fn check(said: Option<&str>, expect: u16) {
+            assert_eq!(inspected(json!({"Config": {"StopSignal": said}})).stop_signal, expect, "{said:?}");
+        }
+        check(None, 15);
+        check(Some("SIGWINCH"), 28);
+        check(Some("quit"), 3);
+        check(Some("12"), 12);
+        check(Some("SIGRTMIN+3"), 37);
+        check(Some("nonsense"), 15);
+    }
+
+    #[test]
+    fn one_more_label_is_kept_if_it_is_asked_for() {
+        let response = json!({"Config": {"Labels": {"ip": "10.0.0.9/24", "other": "x"}}});
+        let container = container("abc", serde_json::from_value(response).unwrap(), Some("ip"));
+        assert_eq!(container.labels.into_keys().collect::<Vec<_>>(), ["ip"]);
     }
 
     #[test]

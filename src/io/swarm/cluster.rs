@@ -5,9 +5,9 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Error, REGISTRY_TIMEOUT, Swarm, auth_header, decode};
+use super::{Error, REGISTRY_TIMEOUT, Swarm, Write, auth_header, decode, encode};
 use crate::model::Sensitive;
-use crate::spec::{Node, Platform};
+use crate::spec::{Node, NodeSpec, Platform};
 
 /// What we need to know about the engine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -96,6 +96,14 @@ impl Swarm {
     /// All nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         self.read("/nodes", &[]).await
+    }
+
+    /// Changes what is wanted of a node that is still at `version`.
+    pub async fn node_update(&self, id: &str, version: u64, spec: &NodeSpec) -> Result<(), Error> {
+        let path = format!("/nodes/{id}/update");
+        let query = vec![("version", version.to_string())];
+        let body = Some(encode(&path, spec)?);
+        self.write(Write { query, body, ..Write::new(Method::POST, path) }).await.map(drop)
     }
 
     /// Tries a login, in the form of `X-Registry-Auth`, at its registry; nothing is kept.

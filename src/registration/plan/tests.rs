@@ -2,14 +2,19 @@
 
 use super::*;
 use crate::io::docker::Health;
+use crate::registration::facts::Facts;
 use crate::registration::fixture::{self, Fixture};
-use crate::registration::wanted::{HEALTH_REFRESH, wanted};
+use crate::registration::rules::AgentLoss;
+use crate::registration::wanted::{Running, unpublished, wanted};
 use crate::registration::{SelfState, own};
+use crate::spec::{IngressPort, ServiceFacts};
 
 /// A node, its engine and its Consul agent, as far as the plan sees them; applying a plan is what Consul would do.
 struct World {
     containers: Option<Vec<Fixture>>,
     unknown: BTreeSet<String>,
+    stopping: BTreeSet<String>,
+    facts: Facts,
     state: SelfState,
     services: BTreeMap<String, AgentService>,
     checks: BTreeMap<String, AgentCheck>,
@@ -23,6 +28,8 @@ impl World {
         let mut world = Self {
             containers: Some(Vec::new()),
             unknown: BTreeSet::new(),
+            stopping: BTreeSet::new(),
+            facts: Facts::default(),
             state: fixture::well(),
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
@@ -36,12 +43,20 @@ impl World {
 
     fn plan(&self) -> Plan {
         let place = fixture::place();
+        let made: Vec<_> = self.containers.iter().flatten().map(|container| container.clone().done()).collect();
+        let unpublished = unpublished(&made, &self.facts);
         let all: Option<Vec<Wanted>> = self.containers.as_ref().map(|containers| {
-            let containers = containers.iter().map(|container| container.clone().done());
-            containers.flat_map(|container| wanted(&container, &place, &mut Vec::new())).collect()
+            let containers: Vec<_> = containers.iter().map(|container| container.clone().done()).collect();
+            let running = Running { containers: &containers, stopping: &self.stopping, facts: &self.facts };
+            wanted(&running, &place, &mut Vec::new())
         });
-        let own = own::wanted(&fixture::options(), place.address, &self.state);
-        let containers = all.as_deref().map(|wanted| Containers { wanted, unknown: &self.unknown });
+        let own = own::wanted(
+            &fixture::options(),
+            place.address,
+            &own::Told { state: &self.state, disk: None, last: &own::LastPass::default() },
+        );
+        let containers =
+            all.as_deref().map(|wanted| Containers { wanted, unknown: &self.unknown, unpublished: &unpublished });
         let registered = Registered {
             services: &self.services,
             checks: &self.checks,
@@ -55,7 +70,7 @@ impl World {
     fn settle(&mut self) {
         for step in self.plan().steps {
             match step {
-                Step::Register { registration, reports, .. } => {
+                Step::Register { registration, reports, maintenance, .. } => {
                     self.checks.retain(|_, check| check.service_id != registration.id);
                     for check in &registration.checks {
                         let status = check.status.unwrap_or(CheckStatus::Critical);
@@ -65,12 +80,14 @@ impl World {
                     let address = address.to_string();
                     let service =
                         AgentService { id: id.clone(), name, tags, meta, port, address, enable_tag_override: false };
-                    self.services.insert(id, service);
+                    self.services.insert(id.clone(), service);
+                    self.maintain(&id, maintenance);
                     for report in reports {
                         self.report(report);
                     }
                 }
                 Step::Report { report, .. } => self.report(report),
+                Step::Maintain { id, reason, .. } => self.maintain(&id, reason),
                 Step::Deregister { id, .. } => {
                     self.services.remove(&id);
                     self.checks.retain(|_, check| check.service_id != id);
@@ -83,6 +100,15 @@ impl World {
         let check = self.checks.get_mut(&report.check).unwrap();
         (check.status, check.output) = (report.status, report.text);
         self.reported.insert(report.check, self.now);
+    }
+
+    fn maintain(&mut self, id: &str, reason: Option<String>) {
+        let check = maintenance_check(id);
+        self.checks.remove(&check);
+        if let Some(notes) = reason {
+            let made = AgentCheck { notes, ..agent_check(&check, id, CheckStatus::Critical) };
+            self.checks.insert(check, made);
+        }
     }
 
     fn stranger(&mut self, id: &str, address: &str, port: u16) {
@@ -162,7 +188,11 @@ fn while_the_engine_is_silent_nothing_is_deregistered_and_the_agent_still_report
     world.settle();
     world.containers = None;
     world.now += own::REFRESH;
-    world.check(&["repeat swarmkeeper-node1:agent passing", "repeat swarmkeeper-node1:engine passing"]);
+    world.check(&[
+        "repeat swarmkeeper-node1:agent passing",
+        "repeat swarmkeeper-node1:engine passing",
+        "repeat swarmkeeper-node1:pass passing",
+    ]);
 }
 
 #[test]
@@ -207,8 +237,8 @@ fn an_id_that_a_stranger_holds_is_left_to_him() {
     let mut world = World::new(vec![web()]);
     world.stranger("node1:web:80", "10.9.9.9", 1);
     world.check(&[
-        "nginx: not registered: the entry node1:web:80 is not ours; stop what made it and take it away with \
-         `consul services deregister -id=node1:web:80`",
+        "nginx: not registered: the entry node1:web:80 is not ours; if it is registrator's, stop that and `swarmkeeper consul adopt` \
+         takes it over",
     ]);
 }
 
@@ -266,7 +296,7 @@ fn a_new_verdict_is_reported_at_once_and_an_old_one_repeated_in_time() {
         world.containers = Some(vec![web().health(Some(Health::Healthy))]);
     };
     let begin = world.now;
-    while world.now + own::REFRESH < begin + HEALTH_REFRESH {
+    while world.now + own::REFRESH < begin + AgentLoss::Keep.times(own::REFRESH).1 {
         own_is_reported(&mut world);
         world.check(&[]);
     }
@@ -282,6 +312,7 @@ fn after_our_own_restart_every_verdict_is_repeated_once() {
     world.check(&[
         "repeat swarmkeeper-node1:agent passing",
         "repeat swarmkeeper-node1:engine passing",
+        "repeat swarmkeeper-node1:pass passing",
         "repeat node1:web:80:health passing",
     ]);
 }
@@ -304,6 +335,121 @@ fn a_maintenance_outlives_a_new_registration() {
     world.containers = Some(vec![web().labels(&[("SERVICE_TAGS", "new")])]);
     let steps = world.plan().steps;
     assert!(matches!(&steps[..], [Step::Register { maintenance: Some(reason), .. }] if reason == "disk swap"));
+}
+
+#[test]
+fn a_stopping_container_is_in_maintenance_once_and_comes_back_if_it_goes_on() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.stopping.insert("c-web".to_owned());
+    world.check(&["take nginx, node1:web:80, out of DNS (swarmkeeper: the container is stopping)"]);
+    world.settle();
+    world.check(&[]);
+    world.stopping.clear();
+    world.check(&["bring nginx, node1:web:80, back into DNS"]);
+}
+
+#[test]
+fn a_drained_node_has_all_its_containers_in_maintenance_and_a_persons_own_stays() {
+    let mut world = World::new(vec![web(), fixture::container("db").published("5432/tcp", "0.0.0.0", 5432)]);
+    world.settle();
+    world.maintain("node1:db:5432", Some("disk swap".to_owned()));
+    world.facts = Facts::made_up(&[], true);
+    world.check(&["take nginx, node1:web:80, out of DNS (swarmkeeper: the node is drained)"]);
+    world.settle();
+    world.facts = Facts::default();
+    world.check(&["bring nginx, node1:web:80, back into DNS"]);
+}
+
+/// A task of the service `shop_web`.
+fn task(slot: u8) -> Fixture {
+    let task = format!("shop_web.{slot}.t{slot}");
+    fixture::container(&task).labels(&[
+        ("com.docker.stack.namespace", "shop"),
+        ("com.docker.swarm.service.name", "shop_web"),
+        ("com.docker.swarm.task.name", &task),
+    ])
+}
+
+fn published(labels: &[(&str, &str)], port: u16) -> Facts {
+    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let ingress = vec![IngressPort { target: 80, published: port, protocol: "tcp".to_owned() }];
+    Facts::made_up(&[("shop_web", ServiceFacts { labels, ingress })], false)
+}
+
+#[test]
+fn a_port_of_the_mesh_is_one_instance_however_many_tasks_a_node_has() {
+    let mut world = World::new(vec![task(1), task(2)]);
+    world.facts = published(&[("SERVICE_NAME", "shop")], 8080);
+    world.check(&["register shop at 10.0.0.1:8080 as node1:shop_web:80 (new)"]);
+    world.settle();
+    world.containers = Some(vec![task(2)]);
+    world.check(&[]);
+    world.stopping.insert("c-shop_web.2.t2".to_owned());
+    world.check(&["take shop, node1:shop_web:80, out of DNS (swarmkeeper: the container is stopping)"]);
+    world.containers = Some(Vec::new());
+    world.check(&["deregister shop, node1:shop_web:80 (its container does not run or is not registered any more)"]);
+}
+
+#[test]
+fn a_port_of_the_mesh_passes_while_one_task_does() {
+    let mut world = World::new(vec![task(1).health(Some(Health::Healthy)), task(2).health(Some(Health::Healthy))]);
+    world.facts = published(&[], 8080);
+    world.settle();
+    world.containers = Some(vec![task(1).health(Some(Health::Healthy)), task(2).health(Some(Health::Unhealthy))]);
+    world.check(&[]);
+    world.stopping.insert("c-shop_web.1.t1".to_owned());
+    let steps = world.plan().steps;
+    assert!(
+        matches!(&steps[..], [Step::Report { report, before: Some(CheckStatus::Passing) }] if report.status == CheckStatus::Critical),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn what_the_leader_publishes_enriches_and_its_silence_takes_nothing_back() {
+    let named = |state| task(1).published("80/tcp", "0.0.0.0", 8081).health(Some(state));
+    let mut world = World::new(vec![named(Health::Healthy)]);
+    world.check(&["register nginx at 10.0.0.1:8081 as node1:shop_web.1.t1:80 (new)"]);
+    world.settle();
+    world.facts = Facts::made_up(
+        &[(
+            "shop_web",
+            ServiceFacts { labels: BTreeMap::from([("SERVICE_NAME".into(), "shop".into())]), ingress: vec![] },
+        )],
+        false,
+    );
+    world.check(&["register shop at 10.0.0.1:8081 as node1:shop_web.1.t1:80 (changed: name, meta)"]);
+    world.settle();
+    world.facts = Facts::default();
+    world.check(&[]);
+    world.containers = Some(vec![named(Health::Starting)]);
+    let steps = world.plan().steps;
+    assert!(matches!(&steps[..], [Step::Report { before: Some(CheckStatus::Passing), .. }]), "{steps:?}");
+}
+
+#[test]
+fn a_port_of_the_mesh_stays_when_the_leaders_word_is_lost_and_goes_with_its_last_task() {
+    let mut world = World::new(vec![task(1)]);
+    world.facts = published(&[], 8080);
+    world.settle();
+    world.facts = Facts::default();
+    world.check(&[]);
+    world.containers = Some(Vec::new());
+    world.check(&["deregister nginx, node1:shop_web:80 (its container does not run or is not registered any more)"]);
+}
+
+#[test]
+fn an_instance_that_registrator_registers_too_is_there_once() {
+    let mut world = World::new(vec![web()]);
+    world.settle();
+    world.stranger("3f2a9c:web:80", "10.0.0.1", 8080);
+    world.services.get_mut("3f2a9c:web:80").unwrap().name = "nginx".to_owned();
+    world.check(&[
+        "deregister nginx, node1:web:80 (its container is registered otherwise now)",
+        "nginx: registered by registrator at 10.0.0.1:8080; once registrator has stopped, `swarmkeeper consul adopt` takes it over \
+         without a gap",
+    ]);
 }
 
 proptest::proptest! {

@@ -333,6 +333,16 @@ pub struct ServiceWrite {
     pub layer: usize,
 }
 
+impl Plan {
+    /// The services as this plan writes them.
+    pub fn service_writes(&self) -> impl Iterator<Item = &ServiceSpec> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::ServiceCreate(write) | Step::ServiceUpdate { write, .. } => Some(write.spec.as_ref()),
+            _ => None,
+        })
+    }
+}
+
 impl Step {
     /// The verb, stable for machines.
     pub fn verb(&self) -> &'static str {

@@ -9,6 +9,7 @@ use hickory_resolver::Resolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::{World, seconds};
 
@@ -30,6 +31,19 @@ impl World {
             Ok(())
         })
         .await
+    }
+
+    /// When a service's maintenance was first seen at `node`'s Consul agent.
+    pub async fn maintenance_begins(&self, node: usize, id: &str, timeout: Duration) -> Result<OffsetDateTime> {
+        let began = std::time::Instant::now();
+        let check = format!("_service_maintenance:{id}");
+        while began.elapsed() < timeout {
+            if self.node(node).consul_get("/v1/agent/checks").await?.get(&check).is_some() {
+                return Ok(OffsetDateTime::now_utc());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Err(anyhow!("{id} is not in maintenance after {timeout:?}"))
     }
 
     pub async fn register_by_hand(&self, node: usize, name: &str, address: &str, port: u16) -> Result<()> {

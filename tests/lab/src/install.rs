@@ -19,11 +19,12 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("apt-get", "apt"),
     ("awk", "mawk"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
+    ("dnsmasq", "dnsmasq-base"),
     ("docker", CLIENT),
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
