@@ -5,7 +5,7 @@ LAB      = cargo run --quiet --package swarmkeeper-lab --bin lab --
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host: //p')/debug/swarmkeeper
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build image lab lab-down demo test bench clean
+.PHONY: help tools build image lab lab-down demo test chaos bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: tools ## format, lints, unit tests, repository rules, then end to end on t
 	cargo test --locked --workspace --lib --bins --test tidy --test command_line --test oracle --test consul --test registration
 	cargo test --locked --doc
 	cargo test --locked --test e2e
+
+chaos: build ## faults under load on the lab: 30 in at most 12 minutes; SEED and MINUTES choose others
+	cargo test --locked --test chaos
 
 bench: build ## the table of figures, also in target/bench.json
 	cargo bench --locked --profile dev --bench figures

@@ -112,13 +112,10 @@ async fn memory_of_planning(world: &World, file: &Path) -> Result<f64> {
     loop {
         let looked = std::fs::read_to_string(&status).ok().and_then(|text| resident_megabytes(&text, "VmHWM:").ok());
         most = most.max(looked.unwrap_or_default());
-        match tokio::time::timeout(LOOK_EVERY, child.wait()).await {
-            Ok(ended) => {
-                let code = ended?.code();
-                ensure!(matches!(code, Some(0 | 2)), "plan ended with {code:?}");
-                return Ok(most);
-            }
-            Err(_) => {}
+        if let Ok(ended) = tokio::time::timeout(LOOK_EVERY, child.wait()).await {
+            let code = ended?.code();
+            ensure!(matches!(code, Some(0 | 2)), "plan ended with {code:?}");
+            return Ok(most);
         }
     }
 }
