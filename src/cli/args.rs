@@ -9,6 +9,7 @@ use super::deploy::{self, Deploy};
 use super::doctor::{self, Doctor};
 use super::history::{self, History};
 use super::import;
+use super::leader;
 use super::output::{Context, Exit, Failure};
 use super::plan::{self, Plan};
 use super::status::{self, Status};
@@ -152,6 +153,9 @@ The commit is rendered again, with the digests that it ran. Refused with the rea
   swarmkeeper resume shop
   swarmkeeper resume --all             what `pause --all` paused; rollbacks and holds stay")]
     Resume(Resume),
+    /// Who leads and who could; or let another lead
+    #[command(after_help = leader::EXAMPLES)]
+    Leader(leader::Leader),
     /// Forget this swarm: our state and registrations go, whatever runs goes on
     #[command(after_help = "Examples:
   swarmkeeper leave                    then `docker stack rm swarmkeeper`")]
@@ -167,6 +171,7 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Import(args) => return import::run(context, &args).await,
         Verb::Doctor(args) => return doctor::run(context, &args).await,
         Verb::Status(args) => return status::run(context, &args).await,
+        Verb::Leader(args) => return leader::run(context, &args).await,
         Verb::History(args) => return history::run(context, &args).await,
         Verb::Sync => Command::Sync,
         Verb::Adopt(OneStack { stack }) => Command::Adopt { stack },

@@ -16,6 +16,7 @@ pub mod deploy;
 pub mod doctor;
 pub mod history;
 pub mod import;
+pub mod leader;
 mod local;
 pub mod output;
 pub mod plan;

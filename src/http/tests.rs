@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::{Revision, StackName};
-use crate::status::{AgentCount, HeldAt, HistoryEntry, Outcome, StackState, StackStatus};
+use crate::status::{AgentCount, Candidate, HeldAt, HistoryEntry, Outcome, StackState, StackStatus};
 
 const SECRET: &str = "hook-secret";
 
@@ -30,6 +30,12 @@ struct Recorder {
 impl Keeper for Recorder {
     fn status(&self, _: Asker) -> BoxFuture<'_, ClusterStatus> {
         async { cluster() }.boxed()
+    }
+
+    fn leader(&self, _: Asker) -> BoxFuture<'_, LeaderReport> {
+        let candidates = vec![Candidate { node: "m1".into(), stands: true, note: "candidate".into() }];
+        let (cluster, coordination) = ("prod".into(), "consul".into());
+        async { LeaderReport { cluster, coordination, leader: None, candidates, problem: None } }.boxed()
     }
 
     fn history(&self, stack: StackName, _: Asker) -> BoxFuture<'_, Result<StackHistory, CommandError>> {

@@ -85,11 +85,11 @@ impl Play {
 }
 
 fn free(modify_index: u64, record: Option<Record>) -> Lock {
-    Lock { modify_index, session: None, record }
+    Lock { modify_index, session: None, record, over: false }
 }
 
 fn held_by(session: &str, modify_index: u64) -> Lock {
-    Lock { modify_index, session: Some(session.to_owned()), record: Some(record(false, 5000)) }
+    Lock { modify_index, session: Some(session.to_owned()), record: Some(record(false, 5000)), over: false }
 }
 
 fn record(signed_off: bool, lock_delay_ms: u64) -> Record {
@@ -114,11 +114,17 @@ fn nothing_is_touched_before_the_clusters_name_is_known_to_be_ours() {
 fn a_name_that_another_swarm_has_ends_the_candidacy() {
     let mut play = Play { election: Election::new(PROFILE), now: 0 };
     play.plan();
-    play.event(Event::ClaimedByOther("theirs".to_owned()));
+    let error = Error::OtherSwarm {
+        cluster: "prod".into(),
+        ours: "ours".into(),
+        theirs: "theirs".into(),
+        key: "swarmkeeper/v1/prod/cluster".into(),
+    };
+    play.event(Event::Barred(error.clone()));
     assert_eq!(play.plan(), [Action::Close { session: None }]);
     play.event(Event::Closed);
     assert!(play.election.finished());
-    assert_eq!(play.election.other_swarm(), Some("theirs"));
+    assert_eq!(play.election.barred(), Some(&error));
 }
 
 #[test]

@@ -229,7 +229,7 @@ impl World {
         self.index += 1;
         let modify_index = self.index;
         if let Some(lock) = &mut self.lock {
-            *lock = Lock { modify_index, record: None, session: lock.session.take() };
+            *lock = Lock { modify_index, record: None, session: lock.session.take(), over: false };
             self.touched();
         }
     }
@@ -338,8 +338,12 @@ impl World {
             Action::Release { session, signed_off, .. } => {
                 if self.lock.as_ref().is_some_and(|lock| lock.session.as_ref() == Some(&session)) {
                     self.index += 1;
-                    self.lock =
-                        Some(Lock { modify_index: self.index, session: None, record: Some(record(signed_off)) });
+                    self.lock = Some(Lock {
+                        modify_index: self.index,
+                        session: None,
+                        record: Some(record(signed_off)),
+                        over: false,
+                    });
                     self.touched();
                 }
                 Event::Released
@@ -363,7 +367,12 @@ impl World {
         }
         self.index += 1;
         let token = self.index;
-        self.lock = Some(Lock { modify_index: token, session: Some(session.clone()), record: Some(record(false)) });
+        self.lock = Some(Lock {
+            modify_index: token,
+            session: Some(session.clone()),
+            record: Some(record(false)),
+            over: false,
+        });
         self.touched();
         Event::Acquired { sent: at(sent), session, token, since: OffsetDateTime::UNIX_EPOCH }
     }
@@ -417,7 +426,7 @@ impl World {
             && lock.session.as_deref() == Some(id)
         {
             self.index += 1;
-            *lock = Lock { modify_index: self.index, session: None, record: lock.record.take() };
+            *lock = Lock { modify_index: self.index, session: None, record: lock.record.take(), over: false };
             self.delay_until = self.now + ms(PROFILE.lock_delay);
             self.touched();
         }

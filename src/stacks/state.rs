@@ -439,7 +439,9 @@ pub fn command(state: Option<&StackState>, command: &Command, now: OffsetDateTim
             }
         }
         Command::Rollback { .. } => return Err("a rollback is checked before it is taken".into()),
-        Command::Sync | Command::Leave => return Err("this command is about no single stack".into()),
+        Command::Sync | Command::Leave | Command::StepDown | Command::Wake => {
+            return Err("this command is about no single stack".into());
+        }
     }
     Ok(new)
 }

@@ -32,7 +32,8 @@ use crate::io::git::GitRepo;
 use crate::io::registry::Credentials;
 use crate::io::swarm::Swarm;
 use crate::leader::publish::Board;
-use crate::leader::{self, Fence, Leadership, Probe};
+use crate::leader::swarm::slip::Kind;
+use crate::leader::{self, Coordination, Fence, Gate, Leadership, Probe};
 use crate::model::{Revision, Sensitive, StackName};
 use crate::notify::Notifier;
 use crate::reconcile::{self, After};
@@ -75,10 +76,18 @@ pub struct Parts {
     pub swarm: Swarm,
     /// The Config Repo's clone.
     pub repo: Arc<GitRepo>,
-    /// This node's Consul agent.
-    pub consul: Consul,
+    /// This node's Consul agent, if there is one.
+    pub consul: Option<Consul>,
     /// What every write is asked of.
-    pub fence: Fence,
+    pub gate: Gate,
+    /// What every write to Consul's KV goes through; none where the lock is in the swarm.
+    pub fence: Option<Fence>,
+    /// Where the lock is.
+    pub lock: Arc<dyn Coordination>,
+    /// In one word.
+    pub coordination: Kind,
+    /// Where what keepers show each other is put.
+    pub token: Arc<RwLock<Option<Sensitive<String>>>>,
     /// Who is told.
     pub notifier: Notifier,
     /// What we are.
@@ -96,7 +105,8 @@ pub struct Parts {
 /// The leader's loop.
 pub struct Keeper {
     parts: Parts,
-    board: Board,
+    /// What people's tools read in KV; none where the lock is in the swarm, whose leader tells it by its API.
+    board: Option<Board>,
     orders: mpsc::Receiver<Order>,
     waiters: Arc<Waiters>,
     status: watch::Sender<ClusterStatus>,
@@ -115,6 +125,8 @@ struct Memory {
     failed: BTreeMap<String, Instant>,
     /// The last state of every stack that people were told of.
     gauges: StackGauges,
+    /// How many agents of ours run as tasks of the swarm.
+    agents: usize,
     /// The first of a row of equal problems is said, and its end.
     problem: Option<String>,
     /// `leave` was asked for: this process deploys nothing any more.
@@ -143,7 +155,7 @@ impl Keeper {
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let (status, seen) = watch::channel(telling::nothing_known(&parts.cluster));
         let (histories, told) = watch::channel(Histories::new());
-        let token = Arc::new(RwLock::new(None));
+        let token = Arc::clone(&parts.token);
         let manager = Manager {
             leadership: parts.leadership.clone(),
             status: seen,
@@ -154,8 +166,12 @@ impl Keeper {
             wakes: parts.wakes.clone(),
             probe: Arc::clone(&parts.probe),
             token: Arc::clone(&token),
+            lock: Arc::clone(&parts.lock),
+            coordination: parts.coordination,
+            gate: parts.gate.clone(),
         };
-        let board = Board::new(parts.fence.clone(), leader::Keys::new(&parts.cluster).stacks());
+        let fence = parts.fence.clone();
+        let board = fence.map(|fence| Board::new(fence, leader::Keys::new(&parts.cluster).stacks()));
         let memory = Memory::default();
         (Self { parts, board, orders: ordered, waiters, status, histories, token, memory }, manager)
     }
@@ -208,6 +224,7 @@ impl Keeper {
             Ok(observed) => observed,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
+        self.memory.agents = telling::agents_running(&observed);
         let key = match ensure_key(&self.parts.swarm, &observed).await {
             Ok(key) => key,
             Err(error) => return self.outage(&error.to_string(), false, answers),
@@ -362,7 +379,7 @@ impl reconcile::Pass for Keeper {
             return After(IDLE);
         };
         // Orders wait as well while our predecessor may still write.
-        let Some(Ok(_)) = shutdown.run_until_cancelled(self.parts.fence.opened()).await else {
+        let Some(Ok(_)) = shutdown.run_until_cancelled(self.parts.gate.opened()).await else {
             return After(RETRY);
         };
         let began = Instant::now();

@@ -13,6 +13,9 @@ use crate::stacks::plan::{Event, Tell};
 use crate::stacks::{Observed, history};
 use crate::status::{AgentCount, ClusterStatus, GitStatus, LeaderStatus, StackStatus};
 
+/// The label of our own services in `stack/swarmkeeper.yml`.
+const ROLE_LABEL: &str = "swarmkeeper.role";
+
 impl Keeper {
     /// The swarm did not answer: said once, shown until it does.
     pub(super) fn outage(&mut self, error: &str, is_outage: bool, answers: Answers) -> After {
@@ -74,7 +77,9 @@ impl Keeper {
         self.memory.gauges.show(&stacks);
         let published =
             stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(stack).ok()?)));
-        if let Err(error) = self.board.publish(published.collect()).await {
+        if let Some(board) = &mut self.board
+            && let Err(error) = board.publish(published.collect()).await
+        {
             warn!(%error, "the stacks' status is not in consul");
         }
         self.answer(stacks, nodes, Vec::new(), answers).await;
@@ -109,7 +114,10 @@ impl Keeper {
             }
             Leadership::Follower { .. } => None,
         };
-        let passing = self.parts.consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len());
+        let passing = match &self.parts.consul {
+            Some(consul) => consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len()),
+            None => self.memory.agents,
+        };
         ClusterStatus {
             cluster: self.parts.cluster.clone(),
             leader,
@@ -124,6 +132,16 @@ impl Keeper {
             problems,
         }
     }
+}
+
+/// How many tasks of our own services run: what is known of the agents where no Consul is.
+pub(super) fn agents_running(observed: &Observed) -> usize {
+    let ours = observed
+        .services
+        .values()
+        .filter(|service| service.spec.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL)));
+    let tasks = ours.filter_map(|service| observed.tasks.get(&service.id)).flatten();
+    tasks.filter(|task| task.status.state == "running").count()
 }
 
 /// Before the first pass.
