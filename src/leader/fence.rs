@@ -119,12 +119,14 @@ impl Fence {
     ///
     /// All or nothing holds for one transaction: put what makes the others visible last.
     pub async fn kv_txn(&self, ops: Vec<Op>) -> Result<(), FenceError> {
-        let session = self.gate.held()?.session;
-        let guard = Op::CheckSession { key: self.lock_key.to_string(), session };
-        for part in split(&guard, ops) {
+        let Grant { token, session, .. } = self.gate.held()?;
+        let key = self.lock_key.to_string();
+        // A session may lose the lock and take it again: what it sent before is as stale as another's.
+        let guards = [Op::CheckSession { key: key.clone(), session }, Op::CheckIndex { key, index: token }];
+        for part in split(&guards, ops) {
             match self.consul.kv_txn(&part).await? {
                 Outcome::Done { .. } => {}
-                Outcome::Conflict { operation: 0, reason } => {
+                Outcome::Conflict { operation: 0 | 1, reason } => {
                     self.gate.notes.doubt.notify_one();
                     return Err(FenceError::Lost(reason));
                 }
@@ -199,6 +201,6 @@ mod tests {
         check(1000, Some(2000), 1000, "open");
         check(1500, Some(2000), 1000, "the previous leader's lease ends in 0.5 s");
         check(0, Some(2000), 2000, "the lease ended 0.0 s ago");
-        check(0, None, 1000, "yet to confirm");
+        check(0, None, 1000, "yet to be confirmed");
     }
 }

@@ -27,8 +27,10 @@
 //!   predecessor signed off. The engine cannot check tokens: at most one write of a leader that lost its lock can still be under way
 //!   then. It was sent inside the lease, waits 2 s at most, carries the version of the object it is about, and fails if anyone has changed
 //!   that since.
-//! * No stale KV write, ever: [`Fence::kv_txn`] puts a `check-session` on the lock into the transaction of every write. With the lock
-//!   in the swarm nothing is written to KV.
+//! * No stale KV write, ever: [`Fence::kv_txn`] puts a `check-session` on the lock into the transaction of every write, and a
+//!   `check-index` for the token, since a session may lose the lock and take it again. With the lock in the swarm nothing is written to
+//!   KV.
+//! * A leader signs off for itself only: one that has not waited its predecessor's lease out leaves that to its successor.
 //! * Tokens grow from leader to leader: `ModifyIndex` of the acquiring write in Consul, the successor of the config's version, which is
 //!   swarm's Raft index, in the swarm.
 //! * One coordination at a time: [`swarm::mandate`].

@@ -228,7 +228,7 @@ impl Election {
             let due = due.max(slot.not_before);
             if due > now {
                 wake = Some(wake.map_or(due, |wake| wake.min(due)));
-            } else if let Some(action) = self.action(task) {
+            } else if let Some(action) = self.action(task, now) {
                 self.begin(task, now);
                 actions.push(action);
             }
@@ -329,7 +329,7 @@ impl Election {
         }
     }
 
-    fn action(&mut self, task: Task) -> Option<Action> {
+    fn action(&mut self, task: Task, now: Duration) -> Option<Action> {
         let session = self.session.clone();
         Some(match task {
             Task::Claim => Action::Claim,
@@ -349,12 +349,13 @@ impl Election {
                 let lock = self.seen.as_ref()?.lock.as_ref();
                 Action::Acquire { session: session?, expect: lock.map(|lock| lock.modify_index) }
             }
-            // Not before `quiet_from`: nothing of ours is under way any more. An engine that fails says no such thing.
-            Task::Release => Action::Release {
-                session: session?,
-                since: self.held?.since,
-                signed_off: self.signing_off || self.resigned,
-            },
+            // Not before `quiet_from`: nothing of ours is under way any more. An engine that fails says no such thing, and who has not
+            // waited its predecessor's lease out cannot speak for that one.
+            Task::Release => {
+                let held = self.held?;
+                let signed_off = (self.signing_off || self.resigned) && held.writable_from <= now;
+                Action::Release { session: session?, since: held.since, signed_off }
+            }
             Task::Close => Action::Close { session },
         })
     }
@@ -388,8 +389,9 @@ impl Election {
             // The watch may still tell of the time before we took it.
             Some(held) if !ours && index <= held.token => return,
             Some(_) if !ours => self.held = None,
-            // Perhaps the answer of an acquiring write was lost; only a consistent read may say so.
-            None if ours => self.prove_now = true,
+            // Perhaps the answer of an acquiring write was lost; only a consistent read may say so. One that is under way knows more:
+            // when the predecessor's lease ended.
+            None if ours && !self.busy(Task::Acquire) => self.prove_now = true,
             _ => {}
         }
         self.see(lock, now);

@@ -26,7 +26,7 @@ use crate::io::swarm::{Error, Swarm};
 use crate::status::Candidate;
 
 use judge::Judge;
-use slip::{Found, Kind, NAME, Slip, Standing};
+use slip::{Found, Kind, NAME, Slip};
 
 /// How often a follower looks at the lock; half of it is what a clean hand-over takes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,6 +36,9 @@ const WATCH_WAIT: Duration = Duration::from_mins(1);
 
 /// Longest wait for a read; one that takes longer is as good as lost.
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How often giving the lock back is tried when other writes come between.
+const RELEASES_MAX: usize = 3;
 
 /// The swarm's own coordination.
 pub struct BySwarm {
@@ -143,12 +146,10 @@ impl BySwarm {
         let found = read(&self.swarm).await?;
         let ours = self.memory().session.clone();
         let sent = boottime();
-        let lock = match found {
-            Some(Found { id, version, slip })
-                if slip.holder.is_some() && slip.holder == ours && slip.standing == Standing::InForce(Kind::Swarm) =>
-            {
-                let slip = Slip { beat: slip.beat.wrapping_add(1), ..slip };
-                match write(&self.swarm, &id, version, &slip).await {
+        let beaten = found.as_ref().and_then(|found| Some((found, found.beaten(ours.as_deref()?)?)));
+        let lock = match beaten {
+            Some((found, slip)) => {
+                match write(&self.swarm, &found.id, found.version, &slip).await {
                     Ok(()) => {}
                     // Somebody else's write came between; what it was, the next look tells.
                     Err(error) if error.is_conflict() => return Err(Trouble::unknown(error.to_string())),
@@ -156,49 +157,44 @@ impl BySwarm {
                 }
                 Some(Lock { modify_index: slip.term, session: ours, record: slip.record, over: false })
             }
-            found => self.memory().judge.see(found.as_ref(), self.options.profile.lock_delay, sent).0,
+            None => self.memory().judge.see(found.as_ref(), self.options.profile.lock_delay, sent).0,
         };
         Ok(Event::Proven { sent, lock })
     }
 
     async fn acquire(&self, session: String, expect: Option<u64>, since: OffsetDateTime) -> Result<Event, Trouble> {
-        let found = match (read(&self.swarm).await?, expect) {
-            (None, None) => {
-                // Somebody took the lock away. Who held it may still write, so nobody signed off.
-                mandate::make_again(&self.swarm, Kind::Swarm, &self.options, since).await?;
-                return Ok(Event::NotAcquired);
-            }
-            (Some(found), Some(version)) if found.version == version => found,
-            _ => return Ok(Event::NotAcquired),
-        };
-        if found.slip.standing != Standing::InForce(Kind::Swarm) {
-            return Ok(Event::NotAcquired);
+        let found = read(&self.swarm).await?;
+        if found.is_none() && expect.is_none() {
+            // Somebody took the lock away. Who held it may still write, so nobody signed off.
+            mandate::make_again(&self.swarm, Kind::Swarm, &self.options, since).await?;
         }
-        // Larger than every token before: each was a version's successor, and versions grow.
-        let token = found.version + 1;
-        let slip = Slip {
-            holder: Some(session.clone()),
-            term: token,
-            beat: 0,
-            record: Some(self.options.record(since, false)),
-            ..found.slip
-        };
+        let taken = found
+            .as_ref()
+            .and_then(|found| Some((found, found.taken(expect?, &session, self.options.record(since, false))?)));
+        let Some((found, slip)) = taken else { return Ok(Event::NotAcquired) };
         let sent = boottime();
         match write(&self.swarm, &found.id, found.version, &slip).await {
-            Ok(()) => Ok(Event::Acquired { sent, session, token, since }),
+            Ok(()) => Ok(Event::Acquired { sent, session, token: slip.term, since }),
             Err(error) if error.is_conflict() => Ok(Event::NotAcquired),
             Err(error) => Err(error.into()),
         }
     }
 
     async fn release(&self, session: String, since: OffsetDateTime, signed_off: bool) -> Result<Event, Trouble> {
-        let Some(found) = read(&self.swarm).await?.filter(|found| found.slip.holder.as_ref() == Some(&session)) else {
-            return Ok(Event::Released);
-        };
-        let record = Some(self.options.record(since, signed_off));
-        let slip = Slip { holder: None, record, ..found.slip };
-        write(&self.swarm, &found.id, found.version, &slip).await?;
-        Ok(Event::Released)
+        let record = self.options.record(since, signed_off);
+        let mut attempts = 0;
+        loop {
+            let found = read(&self.swarm).await?;
+            let slip = found.as_ref().and_then(|found| Some((found, found.given_back(&session, record.clone())?)));
+            let Some((found, slip)) = slip else { return Ok(Event::Released) };
+            attempts += 1;
+            match write(&self.swarm, &found.id, found.version, &slip).await {
+                Ok(()) => return Ok(Event::Released),
+                // A sign of life of our own was under way.
+                Err(error) if error.is_conflict() && attempts < RELEASES_MAX => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 

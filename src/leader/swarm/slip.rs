@@ -97,6 +97,37 @@ impl Standing {
     }
 }
 
+impl Found {
+    /// What `session` writes as its next sign of life; none if it does not hold the lock.
+    pub fn beaten(&self, session: &str) -> Option<Slip> {
+        let beat = self.slip.beat.wrapping_add(1);
+        self.held_by(session).then(|| Slip { beat, ..self.slip.clone() })
+    }
+
+    /// What `session` writes to take the lock, found free in the state with this version; its term is the token. Whether it *is* free
+    /// was judged then, and writing is a compare-and-swap on that version.
+    pub fn taken(&self, expect: u64, session: &str, record: Record) -> Option<Slip> {
+        let fits = self.version == expect && self.slip.standing == Standing::InForce(Kind::Swarm);
+        fits.then(|| Slip {
+            holder: Some(session.to_owned()),
+            // Larger than every token before: each was the successor of a version, and versions grow.
+            term: self.version + 1,
+            beat: 0,
+            record: Some(record),
+            ..self.slip.clone()
+        })
+    }
+
+    /// What `session` writes to give the lock back; none if it does not hold it.
+    pub fn given_back(&self, session: &str, record: Record) -> Option<Slip> {
+        self.held_by(session).then(|| Slip { holder: None, record: Some(record), ..self.slip.clone() })
+    }
+
+    fn held_by(&self, session: &str) -> bool {
+        self.slip.holder.as_deref() == Some(session) && self.slip.standing == Standing::InForce(Kind::Swarm)
+    }
+}
+
 impl Slip {
     /// Nobody holds anything; `record` tells the first one who does whether it has to wait.
     pub fn free(standing: Standing, record: Option<Record>) -> Self {
