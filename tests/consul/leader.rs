@@ -10,7 +10,7 @@ use swarmkeeper::io::consul::Consul;
 use swarmkeeper::io::consul::kv::Freshness;
 use swarmkeeper::io::consul::txn::Op;
 use swarmkeeper::leader::publish::Board;
-use swarmkeeper::leader::{ByConsul, Fence, FenceError, Keys, Leadership, Profile, wake};
+use swarmkeeper::leader::{ByConsul, Fence, FenceError, Keys, Profile, wake};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 

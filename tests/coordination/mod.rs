@@ -259,7 +259,7 @@ pub async fn a_candidate_that_comes_back_on_its_node_is_another_one<G: Ground>()
 #[macro_export]
 macro_rules! suite {
     ($ground:ty) => {
-        suite! { $ground:
+        $crate::suite! { $ground:
             one_of_three_leads_and_hands_over_cleanly
             a_killed_leader_is_replaced_and_its_gate_is_closed
             a_leader_that_steps_down_hands_over_and_stays_away

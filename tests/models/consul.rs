@@ -27,7 +27,7 @@ pub struct ConsulModel<V> {
     delay_until: u64,
 }
 
-impl<V: Clone> ConsulModel<V> {
+impl<V: Clone + PartialEq> ConsulModel<V> {
     /// An empty store whose sessions all have this lock delay.
     pub fn new(lock_delay: u64) -> Self {
         Self { lock_delay, index: 10, pair: None, sessions: BTreeMap::new(), delay_until: 0 }
@@ -82,7 +82,7 @@ impl<V: Clone> ConsulModel<V> {
             return None;
         }
         self.write(Some(session.to_owned()), value);
-        Some(self.index)
+        self.pair.as_ref().map(|pair| pair.index)
     }
 
     /// Gives the lock back, without a delay; false if it was not held by `session`.
@@ -106,7 +106,7 @@ impl<V: Clone> ConsulModel<V> {
 
     /// A stranger's write; whoever holds the lock goes on holding it.
     pub fn put(&mut self, value: V) {
-        let session = self.pair.as_mut().and_then(|pair| pair.session.take());
+        let session = self.pair.as_ref().and_then(|pair| pair.session.clone());
         self.write(session, value);
     }
 
@@ -117,7 +117,11 @@ impl<V: Clone> ConsulModel<V> {
         }
     }
 
+    /// Writing what is there already is no write to Consul: the index stays.
     fn write(&mut self, session: Option<String>, value: V) {
+        if self.pair.as_ref().is_some_and(|pair| pair.session == session && pair.value == value) {
+            return;
+        }
         self.index += 1;
         self.pair = Some(Pair { index: self.index, session, value });
     }
