@@ -217,12 +217,11 @@ fn stand(
     let (notifier, deliveries) = Notifier::new(&config.notify).context("notify")?;
 
     let in_consul = consul.filter(|_| kind == Kind::Consul);
-    let (lock, options): (Arc<dyn Coordination>, _) = match in_consul {
-        Some(consul) => (Arc::new(ByConsul::new(consul.clone(), options.clone())), options),
-        None => {
-            let options = leader::Options { profile: Profile::SWARM, ..options };
-            (Arc::new(BySwarm::new(swarm.clone(), options.clone())), options)
-        }
+    let (lock, options): (Arc<dyn Coordination>, _) = if let Some(consul) = in_consul {
+        (Arc::new(ByConsul::new(consul.clone(), options.clone())), options)
+    } else {
+        let options = leader::Options { profile: Profile::SWARM, ..options };
+        (Arc::new(BySwarm::new(swarm.clone(), options.clone())), options)
     };
     let probe = start::probe(&swarm, Mandate::new(swarm.clone(), kind, options.clone()));
     let (candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, Arc::clone(&probe));

@@ -26,7 +26,7 @@ pub(super) fn config(
     let consul_is_named = ["consul.address", "consul.token"].iter().any(|key| layer.contains_key(key));
     let mut values = parse_all(layer, inputs.read, notes);
     let home = inputs.environment.get("HOME").filter(|home| !home.is_empty());
-    let config = Config { permissions, file, consul_is_named, ..fill(&mut values, home, notes) };
+    let config = Config { permissions, consul_is_named, file, ..fill(&mut values, home, notes) };
     debug_assert!(values.0.is_empty(), "settings that nobody uses: {:?}", values.0.keys());
     config
 }

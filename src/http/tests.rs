@@ -164,6 +164,17 @@ fn push(branch: &str) -> String {
 }
 
 #[tokio::test]
+async fn the_leader_is_shown_asked_to_step_down_and_woken() {
+    let server = Server::start().await;
+    let report = keeper::Keeper::new(&server.url("/"), None).unwrap().leader().await.unwrap();
+    assert_eq!((report.coordination.as_str(), report.candidates[0].node.as_str()), ("consul", "m1"));
+    let keeper = [(AUTHORIZATION.as_str(), "Bearer internal".to_owned())];
+    assert_eq!(server.post("/v1/leader/step-down", &[], "").await.0, 200);
+    assert_eq!(server.post("/v1/wake", &keeper, "").await.0, 200);
+    assert_eq!(server.asked(), ["StepDown by Person", "Wake by Keeper"]);
+}
+
+#[tokio::test]
 async fn health_says_whether_it_lives_and_whether_it_works() {
     let server = Server::start().await;
     for (health, healthz, readyz) in [
@@ -186,6 +197,8 @@ async fn every_command_of_the_client_arrives_as_it_was_asked() {
     let stack = StackName::new("shop").unwrap();
     let commands = [
         Command::Sync,
+        Command::StepDown,
+        Command::Wake,
         Command::Adopt { stack: stack.clone() },
         Command::Approve { stack: stack.clone(), revision: "9f2c1ab".into() },
         Command::Remove { stack: stack.clone() },

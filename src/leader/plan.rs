@@ -180,7 +180,6 @@ impl Election {
                 // A check that was gone took the session with it.
                 self.renew_now = self.session.is_some();
             }
-            Event::Beaten => {}
             Event::SessionMade(session) => self.session = Some(session),
             Event::Renewed(true) => self.renew_now = false,
             Event::Renewed(false) => {
@@ -208,7 +207,7 @@ impl Election {
                 self.engine.cool_until = now + COOL_DOWN;
                 self.quiet_from = now + self.profile.margin;
             }
-            Event::StepDown => {}
+            Event::Beaten | Event::StepDown => {}
             Event::Doubt => {
                 if let Some(held) = &mut self.held {
                     held.lease.doubt();

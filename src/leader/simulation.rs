@@ -37,11 +37,11 @@ const KINDS: [Kind; 2] = [Kind::Consul, Kind::Swarm];
 
 #[test]
 fn nobody_writes_beside_another_and_in_the_end_somebody_leads() {
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let begin = std::time::Instant::now();
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let run = |thread: u64| move || (thread..SCHEDULES).step_by(threads as usize).map(schedule).sum::<Tally>();
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(run(thread))).collect();
+        let run = |first| move || (first..SCHEDULES).step_by(threads).map(schedule).sum::<Tally>();
+        let running: Vec<_> = (0..).take(threads).map(|first| scope.spawn(run(first))).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     println!("{SCHEDULES} schedules in {:?}: {}", begin.elapsed(), tallies.into_iter().sum::<Tally>());

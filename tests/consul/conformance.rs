@@ -61,7 +61,7 @@ impl Ground for InTheSwarm {
     const PROFILE: Profile = Profile {
         heartbeat: Duration::from_millis(900),
         lock_delay: Duration::from_secs(4),
-        margin: Duration::from_millis(1000),
+        margin: Duration::from_secs(1),
         ..Profile::SWARM
     };
     const REPLACED_MAX: Duration = Duration::from_millis(4500);

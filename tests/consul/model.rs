@@ -146,7 +146,7 @@ impl Both {
         let new = NewSession {
             name: ours.clone(),
             checks: vec!["serfHealth".to_owned()],
-            ttl: Duration::from_secs(60),
+            ttl: Duration::from_mins(1),
             lock_delay: LOCK_DELAY,
         };
         let theirs = self.consul.session_create(&new).await.unwrap();

@@ -115,9 +115,13 @@ struct Node {
     /// Answers that wait for a paused process.
     inbox: Vec<Reply>,
     judge: Judge,
-    told: Option<Option<Lock>>,
+    told: Option<Told>,
     session: Option<String>,
 }
+
+/// A lock, or that there is none.
+#[derive(PartialEq)]
+struct Told(Option<Lock>);
 
 #[derive(Debug, Clone, Copy)]
 struct Stalled {
@@ -126,12 +130,14 @@ struct Stalled {
     version: u64,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a few are in the queue at a time")]
 enum Item {
     Arrive { node: usize, process: u64, request: Request, is_waited_for: bool },
     Answer { node: usize, process: u64, reply: Reply },
 }
 
 /// What a process sends.
+#[allow(clippy::large_enum_variant, reason = "a few are in the queue at a time")]
 enum Request {
     /// Consul does it at once.
     Consul { action: Action, sent: Duration },
@@ -443,12 +449,13 @@ impl World {
             (Action::Watch { .. }, _) => {
                 let Node { judge, told, .. } = &mut self.nodes[node];
                 let (lock, over_at) = judge.see(found.as_ref(), lock_delay, now);
-                if told.as_ref() == Some(&lock) {
+                let now_told = Told(lock.clone());
+                if told.as_ref() == Some(&now_told) {
                     let until_over = over_at.map_or(LOOK_EVERY, |over_at| ms(over_at.saturating_sub(now)));
                     let pause = LOOK_EVERY.min(until_over);
                     return self.send_after(node, Request::Read(action), Task::Watch, pause);
                 }
-                *told = Some(lock.clone());
+                *told = Some(now_told);
                 let event = Event::Watched { lock, index: found.map_or(0, |found| found.version) };
                 return self.nodes[node].election.observe(event, now);
             }

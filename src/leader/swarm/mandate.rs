@@ -74,13 +74,14 @@ pub async fn settle(
     let (Standing::InForce(kind) | Standing::Changing(kind)) = standing else {
         return Err(format!("{standing:?} is no coordination to stand with"));
     };
-    match &standing {
-        Standing::Changing(_) => warn!(
+    if let Standing::Changing(_) = standing {
+        warn!(
             wait = ?SWITCH_WAIT,
             "the coordination changes to {}: nobody leads until every leader of the other one has surely stopped",
             kind.word()
-        ),
-        _ => info!("coordination: {}, as config {NAME} says from now on", kind.word()),
+        );
+    } else {
+        info!("coordination: {}, as config {NAME} says from now on", kind.word());
     }
     // Nobody led before, so the first leader need not wait.
     let slip = Slip::free(standing, Some(options.record(now, true)));
@@ -225,9 +226,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(found: Option<Standing>, led_before: bool, wishes: &[Wish], expect: &Decision) {
+    fn check(found: Option<&Standing>, led_before: bool, wishes: &[Wish], expect: &Decision) {
         for wish in wishes {
-            assert_eq!(decide(found.as_ref(), *wish, led_before), *expect, "{wish:?}");
+            assert_eq!(decide(found, *wish, led_before), *expect, "{wish:?}");
         }
     }
 
@@ -235,15 +236,15 @@ mod tests {
     fn the_first_to_start_says_it_and_consul_is_taken_where_it_answers() {
         check(None, false, &[AUTO, SWARM], &writes(Standing::InForce(Kind::Swarm)));
         check(None, false, &[AUTO_WITH_CONSUL, CONSUL], &writes(Standing::InForce(Kind::Consul)));
-        check(Some(Standing::Left), true, &[AUTO, SWARM], &writes(Standing::InForce(Kind::Swarm)));
+        check(Some(&Standing::Left), true, &[AUTO, SWARM], &writes(Standing::InForce(Kind::Swarm)));
     }
 
     #[test]
     fn who_comes_later_follows_whatever_answers_there() {
         let all = [AUTO, AUTO_WITH_CONSUL];
-        check(Some(Standing::InForce(Kind::Consul)), true, &all, &uses(Kind::Consul));
-        check(Some(Standing::InForce(Kind::Swarm)), true, &all, &uses(Kind::Swarm));
-        check(Some(Standing::Changing(Kind::Swarm)), true, &all, &uses(Kind::Swarm));
+        check(Some(&Standing::InForce(Kind::Consul)), true, &all, &uses(Kind::Consul));
+        check(Some(&Standing::InForce(Kind::Swarm)), true, &all, &uses(Kind::Swarm));
+        check(Some(&Standing::Changing(Kind::Swarm)), true, &all, &uses(Kind::Swarm));
     }
 
     #[test]
@@ -254,15 +255,15 @@ mod tests {
 
     #[test]
     fn a_setting_that_says_otherwise_changes_it_with_a_wait_in_between() {
-        check(Some(Standing::InForce(Kind::Consul)), true, &[SWARM], &writes(Standing::Changing(Kind::Swarm)));
-        check(Some(Standing::Changing(Kind::Consul)), true, &[SWARM], &writes(Standing::Changing(Kind::Swarm)));
-        check(Some(Standing::InForce(Kind::Swarm)), true, &[CONSUL], &writes(Standing::Changing(Kind::Consul)));
+        check(Some(&Standing::InForce(Kind::Consul)), true, &[SWARM], &writes(Standing::Changing(Kind::Swarm)));
+        check(Some(&Standing::Changing(Kind::Consul)), true, &[SWARM], &writes(Standing::Changing(Kind::Swarm)));
+        check(Some(&Standing::InForce(Kind::Swarm)), true, &[CONSUL], &writes(Standing::Changing(Kind::Consul)));
     }
 
     #[test]
     fn what_a_newer_version_wrote_is_left_alone() {
         let all = [AUTO, AUTO_WITH_CONSUL, CONSUL, SWARM];
-        check(Some(Standing::Unknown("moon".into())), true, &all, &Decision::Unknown("moon".into()));
+        check(Some(&Standing::Unknown("moon".into())), true, &all, &Decision::Unknown("moon".into()));
     }
 
     #[test]

@@ -54,8 +54,12 @@ struct Memory {
     /// Our own name as a holder.
     session: Option<String>,
     /// The lock as the election was told last.
-    told: Option<Option<Lock>>,
+    told: Option<Told>,
 }
+
+/// A lock, or that there is none.
+#[derive(Debug, PartialEq)]
+struct Told(Option<Lock>);
 
 impl BySwarm {
     /// For the candidate of `options`; `swarm` is a manager's engine without a gate.
@@ -129,8 +133,9 @@ impl BySwarm {
             let over_at = {
                 let mut memory = self.memory();
                 let (lock, over_at) = memory.judge.see(found.as_ref(), self.options.profile.lock_delay, now);
-                if memory.told.as_ref() != Some(&lock) || now > begun + WATCH_WAIT {
-                    memory.told = Some(lock.clone());
+                let told = Told(lock.clone());
+                if memory.told.as_ref() != Some(&told) || now > begun + WATCH_WAIT {
+                    memory.told = Some(told);
                     return Ok(Event::Watched { lock, index: found.map_or(0, |found| found.version) });
                 }
                 over_at
