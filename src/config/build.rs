@@ -10,7 +10,9 @@ use url::Url;
 use super::settings::{SETTINGS, Setting};
 use super::sources::{self, Content, Layer, Notes};
 use super::values::{self, Value};
-use super::{Brake, Config, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
+use super::{
+    Brake, Config, Coordination, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role,
+};
 use crate::io::consul;
 use crate::model::{Finding, Sensitive};
 use crate::policy::Permissions;
@@ -23,9 +25,10 @@ pub(super) fn config(
     inputs: &Inputs<'_>,
     notes: &mut Notes,
 ) -> Config {
+    let consul_is_named = ["consul.address", "consul.token"].iter().any(|key| layer.contains_key(key));
     let mut values = parse_all(layer, inputs.read, notes);
     let home = inputs.environment.get("HOME").filter(|home| !home.is_empty());
-    let config = Config { permissions, file, ..fill(&mut values, home, notes) };
+    let config = Config { permissions, consul_is_named, file, ..fill(&mut values, home, notes) };
     debug_assert!(values.0.is_empty(), "settings that nobody uses: {:?}", values.0.keys());
     config
 }
@@ -130,6 +133,12 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
         consul: consul::Options {
             address: values.text("consul.address").unwrap_or_default(),
             token: values.secret("consul.token"),
+        },
+        consul_is_named: false,
+        coordination: match values.word("coordination") {
+            "consul" => Coordination::Consul,
+            "swarm" => Coordination::Swarm,
+            _ => Coordination::Auto,
         },
         election: match values.word("election") {
             "fast" => Election::Fast,

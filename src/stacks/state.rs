@@ -499,7 +499,7 @@ pub fn command(state: Option<&StackState>, command: &Command, now: OffsetDateTim
             }
         }
         Command::Rollback { .. } => return Err("a rollback is checked before it is taken".into()),
-        Command::Sync | Command::Leave | Command::Drain { .. } => {
+        Command::Sync | Command::Leave | Command::StepDown | Command::Wake | Command::Drain { .. } => {
             return Err("this command is about no single stack".into());
         }
     }

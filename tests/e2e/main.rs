@@ -17,6 +17,7 @@
 
 mod adopting;
 mod conduct;
+mod coordinating;
 mod deploying;
 mod faults;
 mod history;
@@ -96,11 +97,16 @@ fn main() {
         leading::a_leader_that_is_told_to_stop_hands_over_at_once,
         leading::our_own_update_loses_no_sync,
         leading::a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deploy_finished,
+        coordinating::the_model_answers_as_the_swarm_does,
+        coordinating::a_leader_that_steps_down_is_followed_by_another,
         faults::consul_restarted_on_every_node,
         faults::a_node_cut_off_and_back,
         faults::an_engine_restarted,
         faults::a_swarm_without_quorum_is_left_alone_and_said,
         leaving::leave_takes_our_things_away_and_nothing_else,
+        // From here on without Consul.
+        coordinating::without_consul_the_swarm_elects_a_leader_that_deploys,
+        coordinating::without_consul_a_killed_leader_is_replaced,
     ];
     let trials = cases.into_iter().map(|(name, case)| Trial::test(name, move || run(case))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -16,6 +16,9 @@ use crate::stacks::plan::{Event, Tell};
 use crate::stacks::{Observed, StackState, history};
 use crate::status::{AgentCount, ClusterStatus, GitStatus, LeaderStatus, StackStatus};
 
+/// The label of our own services in `stack/swarmkeeper.yml`.
+const ROLE_LABEL: &str = "swarmkeeper.role";
+
 impl Keeper {
     /// The swarm did not answer: said once, shown until it does.
     pub(super) fn outage(&mut self, error: &str, is_outage: bool, answers: Answers) -> After {
@@ -84,7 +87,9 @@ impl Keeper {
         let published =
             stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(quiet(stack)).ok()?)));
         self.show_in_consul(&stacks);
-        if let Err(error) = self.boards.stacks.publish(published.collect()).await {
+        if let Some(boards) = &mut self.boards
+            && let Err(error) = boards.stacks.publish(published.collect()).await
+        {
             warn!(%error, "the stacks' status is not in consul");
         }
         self.answer(stacks, nodes, Vec::new(), answers).await;
@@ -123,7 +128,10 @@ impl Keeper {
             }
             Leadership::Follower { .. } => None,
         };
-        let passing = self.parts.consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len());
+        let passing = match &self.parts.consul {
+            Some(consul) => consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len()),
+            None => self.memory.agents,
+        };
         ClusterStatus {
             cluster: self.parts.cluster.clone(),
             leader,
@@ -139,6 +147,16 @@ impl Keeper {
             drains: self.memory.drains.clone(),
         }
     }
+}
+
+/// How many tasks of our own services run: what is known of the agents where no Consul is.
+pub(super) fn agents_running(observed: &Observed) -> usize {
+    let ours = observed
+        .services
+        .values()
+        .filter(|service| service.spec.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL)));
+    let tasks = ours.filter_map(|service| observed.tasks.get(&service.id)).flatten();
+    tasks.filter(|task| task.status.state == "running").count()
 }
 
 /// Before the first pass.

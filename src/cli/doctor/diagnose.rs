@@ -2,11 +2,12 @@
 
 use super::facts::{ConsulFacts, Facts};
 use super::{Check, SwarmFacts};
-use crate::config::{Config, Role};
+use crate::config::{Config, Coordination, Role};
 use crate::image::ImageRef;
 use crate::io::consul::acl::Right;
 use crate::io::dns;
 use crate::io::docker::{Info, SwarmState};
+use crate::leader::swarm::slip::Kind;
 use crate::registration::own::SERVICE;
 use crate::spec::Node;
 
@@ -37,18 +38,36 @@ pub fn diagnose(config: &Config, facts: &Facts) -> Vec<Check> {
         }
         None => {}
     }
+    checks
+        .extend(facts.coordination.map(|kind| Check::pass("coordination", format!("the lock is in {}", kind.word()))));
     match &facts.consul {
+        _ if !uses_consul(config, facts) => {
+            let what = "none is configured: registration, DNS and prefetch need one, all else works without";
+            checks.push(Check::pass("consul", what));
+        }
         Ok(consul) => checks.extend(consul_checks(config, consul, swarm_id(facts))),
         Err(error) => {
-            checks.push(Check::fail("consul", error, "run a Consul agent on this node, or set consul.address"));
+            let mend = "run a Consul agent on this node, set consul.address, or `coordination: swarm` to do without";
+            checks.push(Check::fail("consul", error, mend));
         }
     }
-    checks.push(dns(&facts.dns));
+    if uses_consul(config, facts) {
+        checks.push(dns(&facts.dns));
+    }
     if is_manager(config, facts) {
         checks.push(git(config));
     }
     checks.extend(rivals(facts));
     checks
+}
+
+/// As the agent decides it; workers do not know where the lock is.
+fn uses_consul(config: &Config, facts: &Facts) -> bool {
+    let lock_is_there = match facts.coordination {
+        Some(kind) => kind == Kind::Consul,
+        None => config.coordination != Coordination::Swarm,
+    };
+    config.consul_is_named || lock_is_there
 }
 
 fn engine(config: &Config, engine: &Result<Info, String>) -> Check {
@@ -280,6 +299,7 @@ mod tests {
                 claim: Ok(Some("swarm-1".into())),
                 agents: Ok((["m1".to_owned()].into(), ["m1".to_owned()].into())),
             }),
+            coordination: Some(Kind::Consul),
             dns: Ok(vec![Ipv4Addr::new(10, 0, 0, 1).into()]),
         }
     }
@@ -297,6 +317,7 @@ ok    engine         20.10.24 on m1
 ok    swarm          a manager
 ok    quorum         3 of 3 managers reachable
 ok    nodes          4 ready
+ok    coordination   the lock is in consul
 ok    consul         1.8.7, node m1 in dc1
 ok    consul leader  10.0.0.1:8300
 ok    consul rights  all that are needed
@@ -335,6 +356,7 @@ warn  quorum         2 of 3 managers reachable
                      mend: bring back or demote m3
 warn  nodes          m3 is down
                      mend: bring them back, or docker node rm what is gone for good
+ok    coordination   the lock is in consul
 ok    consul         1.8.7, node m1 in dc1
 FAIL  consul leader  Consul's servers have none
                      mend: bring enough servers back for a majority
@@ -364,16 +386,36 @@ warn  rivals         service ops_shepherd (shepherd) updates images behind git's
             containers: vec![],
             swarm: None,
             consul: Err("GET /v1/agent/self: connection refused".into()),
+            coordination: None,
             dns: Err(dns::Error::NoAnswer { server, name: "x".into(), reason: "timed out".into() }),
         };
         insta::assert_snapshot!(shown(&config(&[]), &facts), @r#"
 FAIL  engine  docker info: no such socket
               mend: mount the engine's socket, or set docker_host (now unix:///var/run/docker.sock)
 FAIL  consul  GET /v1/agent/self: connection refused
-              mend: run a Consul agent on this node, or set consul.address
+              mend: run a Consul agent on this node, set consul.address, or `coordination: swarm` to do without
 warn  dns     127.0.0.1:8600 did not answer for x: timed out
               mend: let Consul's DNS listen at port 8600 of this node
 2 failed, 1 to look at
+"#);
+    }
+
+    #[test]
+    fn a_swarm_without_consul_is_told_what_it_does_without() {
+        let mut facts = well();
+        facts.coordination = Some(Kind::Swarm);
+        facts.consul = Err("GET /v1/agent/self: connection refused".into());
+        facts.dns = Err(dns::Error::Unknown { server: "127.0.0.1:8600".parse().unwrap(), name: "x".into() });
+        let config = config(&[("SWARMKEEPER_GIT_URL", "https://git.example.com/ops.git")]);
+        insta::assert_snapshot!(shown(&config, &facts), @r#"
+ok    engine        20.10.24 on m1
+ok    swarm         a manager
+ok    quorum        3 of 3 managers reachable
+ok    nodes         4 ready
+ok    coordination  the lock is in swarm
+ok    consul        none is configured: registration, DNS and prefetch need one, all else works without
+ok    git settings  https://git.example.com/ops.git main
+all is well
 "#);
     }
 

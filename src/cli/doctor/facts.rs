@@ -17,6 +17,8 @@ use crate::io::dns;
 use crate::io::docker::{Docker, Info};
 use crate::io::swarm;
 use crate::leader::keys::Keys;
+use crate::leader::swarm::mandate;
+use crate::leader::swarm::slip::{Kind, Standing};
 use crate::registration::own::SERVICE;
 
 /// Consul's DNS port.
@@ -36,6 +38,8 @@ pub struct Facts {
     pub swarm: Option<Result<SwarmFacts, String>>,
     /// Consul.
     pub consul: Result<ConsulFacts, String>,
+    /// Where the leader's lock is, as the swarm says; none if it says nothing, and on workers.
+    pub coordination: Option<Kind>,
     /// The agents' addresses in Consul's DNS.
     pub dns: Result<Vec<IpAddr>, dns::Error>,
 }
@@ -70,19 +74,26 @@ fn is_manager(engine: &Result<Info, String>) -> Option<bool> {
 /// Asks all at once; nothing is written anywhere.
 pub async fn observe(config: &Config) -> Facts {
     let ((engine, containers), consul, dns) = tokio::join!(engine(config), consul(config), dns(config));
-    let swarm = if is_manager(&engine) == Some(true) {
-        Some(swarm(config).await.map_err(|error| error.to_string()))
+    let (swarm, coordination) = if is_manager(&engine) == Some(true) {
+        match swarm(config).await {
+            Ok((swarm, coordination)) => (Some(Ok(swarm)), coordination),
+            Err(error) => (Some(Err(error.to_string())), None),
+        }
     } else {
-        None
+        (None, None)
     };
-    Facts { engine, containers, swarm, consul, dns }
+    Facts { engine, containers, swarm, consul, coordination, dns }
 }
 
-async fn swarm(config: &Config) -> Result<SwarmFacts, swarm::Error> {
+async fn swarm(config: &Config) -> Result<(SwarmFacts, Option<Kind>), swarm::Error> {
     let options = swarm::Options { host: config.docker_host.clone(), gate: None };
     let swarm = swarm::Swarm::connect(&options).await?;
     let (info, nodes, services) = tokio::try_join!(swarm.swarm(), swarm.nodes(), swarm.services())?;
-    Ok(SwarmFacts { id: info.id, nodes, services })
+    let coordination = match mandate::standing(&swarm).await {
+        Ok(Some(Standing::InForce(kind) | Standing::Changing(kind))) => Some(kind),
+        _ => None,
+    };
+    Ok((SwarmFacts { id: info.id, nodes, services }, coordination))
 }
 
 async fn engine(config: &Config) -> (Result<Info, String>, Vec<(String, String)>) {

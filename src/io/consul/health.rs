@@ -18,7 +18,26 @@ pub struct AgentSelf {
     pub version: String,
 }
 
+/// A check of a service's instance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceCheck {
+    /// The instance's ID.
+    #[serde(rename = "ServiceID")]
+    pub service_id: String,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// What was said last.
+    #[serde(default)]
+    pub output: String,
+}
+
 impl Consul {
+    /// The checks of all instances of `service`, those of their nodes aside.
+    pub async fn health_checks(&self, service: &str) -> Result<Vec<ServiceCheck>, Error> {
+        self.get_json(&["health", "checks", service], &[]).await
+    }
+
     /// The Consul nodes with an instance of `service`; if `usable`, those only with one that DNS answers with, a warning being no hindrance.
     pub async fn health_nodes(&self, service: &str, usable: bool) -> Result<BTreeSet<String>, Error> {
         let entries: Vec<Entry> = self.get_json(&["health", "service", service], &[]).await?;
