@@ -37,6 +37,8 @@ pub async fn a_failing_migration_leaves_the_old_service_running(world: &World) -
     world.commit("unmigrated", &[("compose.yml", Some(&migrated(world, 3, 0, "1.1.0")))]).await?;
     world.reaches("unmigrated", "held", seconds(60)).await?;
     ensure!(world.running_tasks("unmigrated_web").await? == tasks, "what depends on it was not written");
+    // The log is read when the failure is; the pass after that one tells it.
+    world.sync().await?;
     let status = world.stack("unmigrated").await?;
     let note = status["note"].to_string();
     ensure!(note.contains("unmigrated_migrate exit 3 on ") && note.contains("adding column price"), "{note}");
@@ -146,6 +148,7 @@ pub async fn ignored_replicas_survive_a_scale_and_an_update(world: &World) -> Re
     world.reaches("scaled", "ok", seconds(60)).await?;
     world.docker(&["service", "scale", "--detach", "scaled_web=3"]).await?;
     let mark = world.mark();
+    world.task_runs("scaled_web", seconds(60)).await?;
     world.sync().await?;
     world.reaches("scaled", "ok", seconds(30)).await?;
     world.no_service_writes(mark).await?;
