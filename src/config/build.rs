@@ -10,9 +10,7 @@ use url::Url;
 use super::settings::{SETTINGS, Setting};
 use super::sources::{self, Content, Layer, Notes};
 use super::values::{self, Value};
-use super::{
-    Brake, Config, Coordination, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role,
-};
+use super::{Brake, Config, Coordination, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
 use crate::io::consul;
 use crate::model::{Finding, Sensitive};
 use crate::policy::Permissions;

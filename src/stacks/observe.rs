@@ -42,8 +42,9 @@ pub struct Observed {
     pub states: BTreeMap<StackName, LiveState>,
     /// States that cannot be read.
     pub bad_states: Vec<BadState>,
-    /// Tasks that a check in Consul says are critical, with the check's name; only looked up if a stack asks for it.
-    pub critical: BTreeMap<String, String>,
+    /// Tasks that a check in Consul says are critical, with the check's name, or why Consul does not say; none if no
+    /// stack asks for it.
+    pub critical: Option<Result<BTreeMap<String, String>, String>>,
     /// The key for fingerprints; none before the first leader made it.
     pub key: Option<Key>,
 }

@@ -294,13 +294,11 @@ impl Keeper {
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
         if rendered.desired.iter().any(|stack| stack.settings.consul_checks) {
-            let Some(consul) = &self.parts.consul else {
-                return self.outage("consul_checks: there is no Consul to ask; set consul.address", false, answers);
+            let asked = match &self.parts.consul {
+                Some(consul) => consul.critical_instances().await.map_err(|error| error.to_string()),
+                None => Err("there is no Consul to ask; set consul.address".to_owned()),
             };
-            match consul.critical_instances().await {
-                Ok(instances) => observed.critical = critical_tasks(instances),
-                Err(error) => return self.outage(&error.to_string(), false, answers),
-            }
+            observed.critical = Some(asked.map(critical_tasks));
         }
         let plans = plan_all(&Pass {
             desired: &rendered.desired,

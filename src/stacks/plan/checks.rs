@@ -20,21 +20,27 @@ impl Planner<'_> {
         let swarm = self.input.observed.swarm;
         let service = swarm.services.get(name)?;
         let tasks = self.input.observed.tasks(&service.id);
-        let tasks = match self.input.desired {
-            Some(desired) if desired.settings.consul_checks => Cow::Owned(as_consul_sees_them(tasks, &swarm.critical)),
-            _ => Cow::Borrowed(tasks),
+        let asks = self.input.desired.is_some_and(|desired| desired.settings.consul_checks);
+        let tasks = match swarm.critical.as_ref().filter(|_| asks) {
+            Some(critical) => Cow::Owned(as_consul_sees_them(tasks, critical)),
+            None => Cow::Borrowed(tasks),
         };
         Some(judge(service, &tasks, &swarm.nodes, self.window(), self.input.now))
     }
 }
 
 /// Swarm's own word for a task whose HEALTHCHECK has not passed yet is `starting`; so it is with one that Consul calls critical.
-fn as_consul_sees_them(tasks: &[Task], critical: &BTreeMap<String, String>) -> Vec<Task> {
+/// While Consul does not say, none has passed.
+fn as_consul_sees_them(tasks: &[Task], critical: &Result<BTreeMap<String, String>, String>) -> Vec<Task> {
+    let why_not = |task: &Task| match critical {
+        Ok(critical) => critical.get(&task.id).map(|check| format!("Consul's check {check:?} is critical")),
+        Err(reason) => Some(format!("Consul's checks are not known: {reason}")),
+    };
     let mut tasks = tasks.to_vec();
     for task in tasks.iter_mut().filter(|task| task.status.state == "running") {
-        if let Some(check) = critical.get(&task.id) {
+        if let Some(reason) = why_not(task) {
             "starting".clone_into(&mut task.status.state);
-            task.status.err = format!("Consul's check {check:?} is critical");
+            task.status.err = reason;
         }
     }
     tasks
@@ -68,7 +74,7 @@ mod tests {
         world.settle(Some(&at("aaa", "1", true)));
         world.pass(Some(&at("bbb", "2", true)));
         let tasks: Vec<String> = world.observed.tasks.values().flatten().map(|task| task.id.clone()).collect();
-        world.observed.critical = tasks.into_iter().map(|task| (task, "alive".to_owned())).collect();
+        world.observed.critical = Some(Ok(tasks.into_iter().map(|task| (task, "alive".to_owned())).collect()));
         world.now += time::Duration::minutes(1);
         assert_eq!(world.pass(Some(&at("bbb", "2", true))).verdict, Verdict::Rolling);
         world.now += time::Duration::minutes(30);
