@@ -2,6 +2,7 @@
 //! with our own CLI where a user would.
 
 mod agents;
+mod clients;
 mod docker;
 #[allow(dead_code, reason = "the benchmarks use what the end-to-end tests do not")]
 mod figures;
@@ -118,6 +119,10 @@ impl World {
     /// Removes what a tag names from the registry.
     pub async fn delete_image(&self, tag: &str) -> Result<()> {
         self.lab.registry().delete(IMAGE, tag).await
+    }
+
+    pub fn node_name(&self, number: usize) -> String {
+        self.node(number).name().to_owned()
     }
 
     pub(super) fn node(&self, number: usize) -> &Node {
