@@ -1,5 +1,6 @@
 //! What registration costs with a thousand services, and how soon a start is in DNS on a full node.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -86,8 +87,7 @@ async fn settle(registrar: &mut Registrar<FakeEngine>, now: Instant) -> Result<(
 
 /// The number of its writes.
 async fn pass(registrar: &mut Registrar<FakeEngine>, now: Instant) -> Result<usize> {
-    let well =
-        SelfState { role: Role::Worker, leader: false, engine: Ok(()), agent: Ok(()), stacks: Default::default() };
+    let well = SelfState { role: Role::Worker, leader: false, engine: Ok(()), agent: Ok(()), stacks: BTreeMap::new() };
     let outcome = registrar.pass(&well, now, &CancellationToken::new()).await?;
     Ok(outcome.written + outcome.repeated)
 }

@@ -51,7 +51,7 @@ impl World {
     /// What HAProxy said of requests that did not go well.
     pub async fn haproxy_complaints(&self, node: usize) -> String {
         let log = tokio::fs::read_to_string(self.node(node).dir().join("haproxy.log")).await.unwrap_or_default();
-        log.lines().filter(|line| !line.contains(" 200 ")).map(|line| format!("{line}\n")).collect()
+        log.lines().filter(|line| !line.contains(" 200 ")).collect::<Vec<_>>().join("\n")
     }
 
     /// Prometheus on `node` with `consul/prometheus.yml`.
