@@ -301,6 +301,7 @@ async fn leaders_node_lost(world: &World) -> Result<Figure> {
         world.webhook_at(next, "github", br#"{"ref":"refs/heads/main"}"#).await?;
         times.push(world.until_service_write(mark, began).await?);
         world.heal(leader).await?;
+        world.consul_is_whole(seconds(60)).await?;
         world.nodes_ready(seconds(60)).await?;
         world.agents_run(seconds(90)).await?;
         world.reaches(&stack, "ok", seconds(90)).await?;

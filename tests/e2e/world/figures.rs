@@ -26,6 +26,16 @@ impl World {
         format!("http://{}", self.node(node).consul_real_address())
     }
 
+    /// Consul's servers can lose one of them again.
+    pub async fn consul_is_whole(&self, timeout: Duration) -> Result<()> {
+        self.eventually("Consul's servers are whole", timeout, async || {
+            let health = self.node(1).consul_get("/v1/operator/autopilot/health").await?;
+            ensure!(health["Healthy"] == true && health["FailureTolerance"] == 1, "{health}");
+            Ok(())
+        })
+        .await
+    }
+
     /// So many services whose name begins so are in Consul at `node`.
     pub async fn registered_at_least(&self, node: usize, prefix: &str, number: usize, timeout: Duration) -> Result<()> {
         self.eventually(&format!("{number} services {prefix}* are registered"), timeout, async || {
