@@ -16,6 +16,7 @@
 )]
 
 mod adopting;
+mod clients;
 mod conduct;
 mod coordinating;
 mod deploying;
@@ -92,6 +93,9 @@ fn main() {
         registering::a_stopping_container_is_out_of_dns_while_its_process_still_serves,
         registering::a_service_made_by_hand_is_registered_by_its_labels_once_per_node,
         registering::a_drained_node_leaves_dns_before_its_tasks_move,
+        clients::agents_are_found_by_name_by_role_and_by_who_leads,
+        clients::haproxy_fails_no_request_while_a_service_rolls,
+        clients::prometheus_scrapes_every_agent,
         leading::a_webhook_with_a_bad_signature_does_nothing,
         leading::a_signed_webhook_deploys_at_once,
         leading::a_leader_that_is_told_to_stop_hands_over_at_once,

@@ -2,6 +2,7 @@
 //! with our own CLI where a user would.
 
 mod agents;
+mod clients;
 mod docker;
 #[allow(dead_code, reason = "the fault suite uses what the others do not")]
 mod faults;
@@ -120,6 +121,10 @@ impl World {
     /// Removes what a tag names from the registry.
     pub async fn delete_image(&self, tag: &str) -> Result<()> {
         self.lab.registry().delete(IMAGE, tag).await
+    }
+
+    pub fn node_name(&self, number: usize) -> String {
+        self.node(number).name().to_owned()
     }
 
     pub(super) fn node(&self, number: usize) -> &Node {

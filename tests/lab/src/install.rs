@@ -1,7 +1,8 @@
 //! What the lab needs on the machine, and getting it.
 //!
 //! Debian's packages, without starting anything they bring; and what this release of Debian does not have, unpacked into a cache
-//! without touching the machine's sources: Consul, and a client of Docker that is not older than the tests. What cannot be had is named together with what to do about it.
+//! without touching the machine's sources: Consul, a client of Docker that is not older than the tests, and a Prometheus that asks Consul.
+//! What cannot be had is named together with what to do about it.
 
 use crate::command::{output, run};
 use crate::generation::Engine;
@@ -19,7 +20,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("apt-get", "apt"),
     ("awk", "mawk"),
     ("busybox", "busybox-static"),
@@ -29,6 +30,7 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
     ("git", "git"),
+    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("nsenter", "util-linux"),
@@ -43,8 +45,15 @@ const PROGRAMS: [(&str, &str); 19] = [
 /// The client: since Debian 13 a package of its own, part of docker.io before.
 const CLIENT: &str = "docker-cli";
 /// Units that those packages would have started at the next boot.
-const UNITS: [&str; 6] =
-    ["docker.service", "docker.socket", "containerd.service", "docker-registry.service", "ssh.service", "ssh.socket"];
+const UNITS: [&str; 7] = [
+    "docker.service",
+    "docker.socket",
+    "containerd.service",
+    "docker-registry.service",
+    "haproxy.service",
+    "ssh.service",
+    "ssh.socket",
+];
 
 /// Gets what a lab with this engine needs, if it is not there; `say` hears of each step. Starts no service.
 pub async fn install(engine: Engine, say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
@@ -57,6 +66,10 @@ pub async fn install(engine: Engine, say: &(dyn Fn(&str) + Send + Sync)) -> Resu
     if std::env::var_os(DOCKER.variable).is_none() && docker_cli().is_err() {
         say("fetching a newer client of Docker");
         DOCKER.fetch().await?;
+    }
+    if std::env::var_os(PROMETHEUS.variable).is_none() && prometheus().is_err() {
+        say("fetching a Prometheus that asks Consul");
+        PROMETHEUS.fetch().await?;
     }
     engine.install(say).await?;
     check(engine)
@@ -88,7 +101,13 @@ pub(crate) fn check(engine: Engine) -> Result<()> {
         );
     }
     consul_binary()?;
+    prometheus()?;
     docker_cli().map(drop)
+}
+
+/// The Prometheus to find agents with: `PROMETHEUS`, or the cache's.
+pub fn prometheus() -> Result<PathBuf> {
+    PROMETHEUS.binary()
 }
 
 /// The Consul to run: `CONSUL`, or the cache's.
@@ -186,6 +205,7 @@ async fn disable_new_units(packages: &[&str]) -> Result<()> {
         unit if unit.starts_with("docker-registry") => "docker-registry",
         unit if unit.starts_with("docker") => "docker.io",
         unit if unit.starts_with("containerd") => "containerd",
+        unit if unit.starts_with("haproxy") => "haproxy",
         _ => "openssh-server",
     };
     for unit in UNITS {
@@ -247,6 +267,10 @@ const CONSUL: Fetched = Fetched { package: "consul", suite: "bullseye", program:
 /// Bookworm's is of the year 2020 and refuses stack files without a `version`. Sid's runs there.
 const DOCKER: Fetched = Fetched { package: "docker-cli", suite: "sid", program: "usr/bin/docker", variable: "DOCKER" };
 
+/// Since bookworm Debian builds it without Consul's service discovery.
+const PROMETHEUS: Fetched =
+    Fetched { package: "prometheus", suite: "bullseye", program: "usr/bin/prometheus", variable: "PROMETHEUS" };
+
 /// The first major version of Docker's CLI that tests are written against.
 const DOCKER_MAJOR_MIN: u32 = 28;
 
@@ -306,10 +330,14 @@ impl Fetched {
             if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { "[trusted=yes]".to_owned() };
         let list = scratch.join("suite.list");
         std::fs::write(&list, format!("deb {signed} {mirror} {} main\n", self.suite))?;
+        // Nothing counts as installed: apt would look for the machine's own version, and in vain.
+        let status = scratch.join("status");
+        std::fs::write(&status, "")?;
         let options = [
             format!("Dir::Etc::sourcelist={}", list.display()),
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::Lists={}", scratch.join("lists").display()),
+            format!("Dir::State::status={}", status.display()),
             // The machine's own package cache is not for another suite.
             format!("Dir::Cache::pkgcache={}", scratch.join("pkgcache.bin").display()),
             format!("Dir::Cache::srcpkgcache={}", scratch.join("srcpkgcache.bin").display()),

@@ -47,7 +47,7 @@ mod state;
 pub use generation::Engine;
 pub use git::{BRANCH, GitFault, GitServer, Repo};
 pub use image::{APP_PORT, Behaviour, Image};
-pub use install::{docker_cli, install};
+pub use install::{docker_cli, install, prometheus};
 pub use lab::{Dns, Lab, Options, Say};
 pub use net::Slow;
 pub use node::Node;
