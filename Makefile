@@ -5,7 +5,7 @@ LAB      = cargo run --quiet --package swarmkeeper-lab --bin lab --
 BINARY   = $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host: //p')/debug/swarmkeeper
 
 .DEFAULT_GOAL := help
-.PHONY: help tools build image lab lab-down demo test test-engines bench clean
+.PHONY: help tools build image lab lab-down demo test test-engines chaos bench clean
 # All but what does not depend on how an engine stores a service.
 ENGINE_SKIPS = --skip registering:: --skip leading:: --skip faults:: --skip leaving::
 
@@ -47,6 +47,9 @@ test: tools ## format, lints, unit tests, repository rules, a minute of fuzzing,
 test-engines: tools ## the end-to-end tests of deploying, on this machine's engine and on Debian sid's; as root
 	LAB_ENGINE=machine cargo test --locked --test e2e -- $(ENGINE_SKIPS)
 	LAB_ENGINE=sid cargo test --locked --test e2e -- $(ENGINE_SKIPS)
+
+chaos: build ## faults under load on the lab: 30 in at most 12 minutes; SEED and MINUTES choose others
+	cargo test --locked --test chaos
 
 bench: build ## the table of figures, also in target/bench.json
 	cargo bench --locked --profile dev --bench figures

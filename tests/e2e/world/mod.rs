@@ -3,6 +3,8 @@
 
 mod agents;
 mod docker;
+#[allow(dead_code, reason = "the fault suite uses what the others do not")]
+mod faults;
 #[allow(dead_code, reason = "the benchmarks use what the end-to-end tests do not")]
 mod figures;
 mod names;
