@@ -1,5 +1,6 @@
 //! What a write leaves as it lives: fields that `swarmkeeper.ignore` names.
 
+use super::services::keep_replicas;
 use crate::model::{Field, Ignored, LABEL_IGNORE};
 use crate::spec::{LABEL_IMAGE, LABEL_NAMESPACE, Labels, ServiceSpec};
 
@@ -7,11 +8,7 @@ use crate::spec::{LABEL_IMAGE, LABEL_NAMESPACE, Labels, ServiceSpec};
 pub(super) fn keep(spec: &mut ServiceSpec, live: &ServiceSpec, ignored: &Ignored) {
     for field in ignored.fields() {
         match field {
-            Field::Replicas => {
-                if let (Some(wanted), Some(live)) = (&mut spec.mode.replicated, &live.mode.replicated) {
-                    wanted.replicas = live.replicas;
-                }
-            }
+            Field::Replicas => keep_replicas(&mut spec.mode, &live.mode, false),
             Field::Image => keep_label(spec, live, LABEL_IMAGE),
             Field::Resources => spec.task_template.resources.clone_from(&live.task_template.resources),
             Field::Placement => {

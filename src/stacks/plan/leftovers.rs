@@ -2,7 +2,7 @@
 
 use super::{Kind, NoteKind, Planner};
 use crate::spec::Labels;
-use crate::stacks::observe::in_namespace;
+use crate::stacks::observe::{Observed, in_namespace};
 
 /// So many names of a kind are told.
 const NAMES_MAX: usize = 5;
@@ -10,36 +10,9 @@ const NAMES_MAX: usize = 5;
 impl Planner<'_> {
     /// Notes the leftovers. Called when it is known which live objects the stack wants.
     pub(super) fn note_leftovers(&mut self) {
-        let swarm = self.input.observed.swarm;
-        let found: [(Kind, Vec<&str>); 4] = [
-            (
-                Kind::Service,
-                self.leftovers(
-                    Kind::Service,
-                    swarm.services.values().map(|s| (&s.id, &s.spec.name, s.spec.labels.as_ref())),
-                ),
-            ),
-            (
-                Kind::Network,
-                self.leftovers(Kind::Network, swarm.networks.values().map(|n| (&n.id, &n.name, n.labels.as_ref()))),
-            ),
-            (
-                Kind::Secret,
-                self.leftovers(
-                    Kind::Secret,
-                    swarm.secrets.values().map(|s| (&s.id, &s.spec.name, s.spec.labels.as_ref())),
-                ),
-            ),
-            (
-                Kind::Config,
-                self.leftovers(
-                    Kind::Config,
-                    swarm.configs.values().map(|c| (&c.id, &c.spec.name, c.spec.labels.as_ref())),
-                ),
-            ),
-        ];
+        let found = Kind::ALL.into_iter().map(|kind| (kind, self.leftovers(kind)));
         let words: Vec<String> =
-            found.into_iter().filter(|(_, names)| !names.is_empty()).map(|(kind, names)| words(kind, &names)).collect();
+            found.filter(|(_, names)| !names.is_empty()).map(|(kind, names)| words(kind, &names)).collect();
         if !words.is_empty() {
             let text = format!(
                 "of the namespace {}, not in git and not ours, so left alone: {}",
@@ -50,19 +23,31 @@ impl Planner<'_> {
         }
     }
 
-    fn leftovers<'s>(
-        &self,
-        kind: Kind,
-        live: impl Iterator<Item = (&'s String, &'s String, Option<&'s Labels>)>,
-    ) -> Vec<&'s str> {
+    fn leftovers(&self, kind: Kind) -> Vec<&str> {
         let is_known = |id: &str| {
             self.state.owned.of(kind).values().any(|owned| owned == id)
                 || self.foreign.iter().any(|(of, _, foreign)| *of == kind && foreign == id)
                 || self.plan.ids.values().any(|named| named == id)
         };
-        live.filter(|(id, _, labels)| in_namespace(*labels, self.input.stack.as_str()) && !is_known(id))
-            .map(|(_, name, _)| name.as_str())
-            .collect()
+        let is_ours = |labels: Option<&Labels>| in_namespace(labels, self.input.stack.as_str());
+        let live = live(self.input.observed.swarm, kind).into_iter();
+        live.filter(|(id, _, labels)| is_ours(*labels) && !is_known(id)).map(|(_, name, _)| name).collect()
+    }
+}
+
+/// Everything of a kind that lives: ID, name and labels.
+fn live(swarm: &Observed, kind: Kind) -> Vec<(&str, &str, Option<&Labels>)> {
+    match kind {
+        Kind::Service => {
+            swarm.services.values().map(|s| (s.id.as_str(), s.spec.name.as_str(), s.spec.labels.as_ref())).collect()
+        }
+        Kind::Network => swarm.networks.values().map(|n| (n.id.as_str(), n.name.as_str(), n.labels.as_ref())).collect(),
+        Kind::Secret => {
+            swarm.secrets.values().map(|s| (s.id.as_str(), s.spec.name.as_str(), s.spec.labels.as_ref())).collect()
+        }
+        Kind::Config => {
+            swarm.configs.values().map(|c| (c.id.as_str(), c.spec.name.as_str(), c.spec.labels.as_ref())).collect()
+        }
     }
 }
 

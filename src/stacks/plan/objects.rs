@@ -87,7 +87,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The ID of a live object.
-    fn live_id(&self, kind: Kind, name: &str) -> Option<String> {
+    pub(super) fn live_id(&self, kind: Kind, name: &str) -> Option<String> {
         let swarm = self.input.observed.swarm;
         match kind {
             Kind::Service => swarm.services.get(name).map(|service| service.id.clone()),

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use super::{Action, Change, NoteKind, Planner, Step};
 use crate::model::{DesiredStack, Location};
-use crate::spec::{NetworkSpec, Service, ServiceSpec};
+use crate::spec::{NetworkSpec, Service, ServiceSpec, Task, TaskTemplate};
 use crate::stacks::diff::Difference;
 use crate::stacks::images::familiar_live_text;
 use crate::stacks::state::{Image, Kept, Kind, Remaking};
@@ -113,16 +113,18 @@ impl<'a> Planner<'a> {
 
     /// Services of the whole swarm that are on a network.
     fn services_on(&self, id: &str) -> Vec<&'a Service> {
-        self.input.observed.swarm.services.values().filter(|service| is_on(&service.spec, id)).collect()
+        self.input.observed.swarm.services.values().filter(|service| is_on(&service.spec.task_template, id)).collect()
+    }
+
+    /// True if a task is on a network and may still run.
+    fn may_use(&self, task: &Task, id: &str) -> bool {
+        is_on(&task.spec, id) && self.may_run(task)
     }
 
     /// A container that no service made and that joined the network.
     fn container_on(&self, id: &str) -> Option<String> {
         let swarm = self.input.observed.swarm;
-        let joined = |task: &&crate::spec::Task| {
-            task.spec.networks.iter().flatten().any(|network| network.target == id) && self.may_run(task)
-        };
-        let task = swarm.attachments.iter().find(joined)?;
+        let task = swarm.attachments.iter().find(|task| self.may_use(task, id))?;
         let container = task.spec.extra.get("NetworkAttachmentSpec").and_then(|spec| spec.get("ContainerID"));
         let container = container.and_then(serde_json::Value::as_str).unwrap_or_default();
         let container = container.get(..CONTAINER_DIGITS).unwrap_or(container);
@@ -165,7 +167,7 @@ impl<'a> Planner<'a> {
         let order = self.services_in_removal_order();
         for name in order {
             let live = self.input.observed.swarm.services.get(&name);
-            let is_on_one = |live: &&Service| old.iter().any(|(_, id)| is_on(&live.spec, id));
+            let is_on_one = |live: &&Service| old.iter().any(|(_, id)| is_on(&live.spec.task_template, id));
             if let Some(live) =
                 live.filter(|live| self.state.owned.has(Kind::Service, &name, &live.id)).filter(is_on_one)
             {
@@ -174,11 +176,8 @@ impl<'a> Planner<'a> {
             }
         }
         for (name, id) in old {
-            let uses_it = |task: &&crate::spec::Task| {
-                task.spec.networks.iter().flatten().any(|network| network.target == *id) && self.may_run(task)
-            };
-            let is_used = !self.services_on(id).is_empty()
-                || self.input.observed.swarm.tasks.values().flatten().any(|task| uses_it(&task));
+            let mut tasks = self.input.observed.swarm.tasks.values().flatten();
+            let is_used = !self.services_on(id).is_empty() || tasks.any(|task| self.may_use(task, id));
             if is_used {
                 self.note(NoteKind::Waiting, format!("network {name} is made anew when the tasks on it have ended"));
             } else {
@@ -210,8 +209,8 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn is_on(spec: &ServiceSpec, network: &str) -> bool {
-    spec.task_template.networks.iter().flatten().any(|attachment| attachment.target == network)
+fn is_on(template: &TaskTemplate, network: &str) -> bool {
+    template.networks.iter().flatten().any(|attachment| attachment.target == network)
 }
 
 fn kept(spec: &ServiceSpec) -> Kept {

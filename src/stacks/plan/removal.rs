@@ -148,14 +148,7 @@ impl Planner<'_> {
     /// Removes an object that is ours by ID; one that is gone, or that another took the name of, is only forgotten.
     fn remove_if_owned(&mut self, kind: Kind, name: &str) {
         let Some(id) = self.state.owned.of(kind).get(name).cloned() else { return };
-        let swarm = self.input.observed.swarm;
-        let live = match kind {
-            Kind::Service => swarm.services.get(name).map(|service| &service.id),
-            Kind::Network => swarm.networks.get(name).map(|network| &network.id),
-            Kind::Secret => swarm.secrets.get(name).map(|secret| &secret.id),
-            Kind::Config => swarm.configs.get(name).map(|config| &config.id),
-        };
-        if live == Some(&id) {
+        if self.live_id(kind, name).as_ref() == Some(&id) {
             self.remove(kind, name, &id);
         } else {
             self.state.owned.of_mut(kind).remove(name);

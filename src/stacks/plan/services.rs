@@ -461,7 +461,7 @@ fn contents(spec: &ServiceSpec, names: &Names) -> Vec<String> {
     secrets.chain(configs).filter_map(|(kind, name)| names.contents.get(&(kind, name.clone())).cloned()).collect()
 }
 
-fn keep_replicas(mode: &mut ServiceMode, live: &ServiceMode, given: bool) {
+pub(super) fn keep_replicas(mode: &mut ServiceMode, live: &ServiceMode, given: bool) {
     if let (false, Some(wanted), Some(live)) = (given, &mut mode.replicated, &live.replicated) {
         wanted.replicas = live.replicas;
     }
