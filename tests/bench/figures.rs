@@ -18,6 +18,7 @@
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod world;
 
+mod leading;
 mod naming;
 mod planning;
 
@@ -32,9 +33,6 @@ use world::{World, app, seconds};
 
 /// Each figure is the median of so many measurements.
 const ROUNDS: usize = 5;
-
-/// A node that was cut off takes its time to come back.
-const LOST_ROUNDS: usize = 3;
 
 /// Containers started for the time from start to DNS.
 const STARTS: usize = 40;
@@ -152,17 +150,24 @@ async fn measure(world: &World, part: Option<&str>, figures: &mut Vec<Figure>) -
         figures.extend(idle(world).await?);
     }
     if wanted("hand-over") {
-        figures.push(hand_over(world).await?);
+        figures.push(leading::hand_over(world).await?);
     }
     if wanted("killed") {
-        figures.push(leader_killed(world, "killed", 12.0).await?);
+        figures.push(leading::killed(world, "killed", 12.0).await?);
     }
     if wanted("lost") {
-        figures.push(leaders_node_lost(world).await?);
+        figures.extend(leading::node_lost(world).await?);
     }
     if wanted("fast") {
         world.keepers_get("SWARMKEEPER_ELECTION=fast").await?;
-        figures.push(leader_killed(world, "killed, `election: fast`", 3.5).await?);
+        figures.push(leading::killed(world, "killed, `election: fast`", 3.5).await?);
+    }
+    if wanted("killed-swarm") {
+        world.coordinate_by_the_swarm().await?;
+        // A change from Consul waits until every leader there has surely stopped.
+        world.somebody_leads(seconds(150)).await?;
+        world.agents_run(seconds(90)).await?;
+        figures.push(leading::killed(world, "killed, `coordination: swarm`", 15.0).await?);
     }
     Ok(())
 }
@@ -269,61 +274,6 @@ async fn push_to_write(world: &World) -> Result<Figure> {
         world.reaches(&stack, "ok", seconds(60)).await?;
     }
     Ok(Figure::within("push to webhook → first service write", "s", median(times), 1.0))
-}
-
-/// From the leader's release of the lock to the acquisition by the next, as the recorders saw them.
-async fn hand_over(world: &World) -> Result<Figure> {
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        let leader = world.leader().await?;
-        let mark = world.mark();
-        world.stop_agent(leader).await?;
-        world.somebody_else_leads(leader, seconds(20)).await?;
-        times.push(world.release_to_acquire(mark).await? * 1000.0);
-        world.agents_run(seconds(90)).await?;
-    }
-    Ok(Figure::within("clean hand-over", "ms", median(times), 50.0))
-}
-
-/// From the kill of the leader to the first write of the next one; `how` it came to that.
-async fn leader_killed(world: &World, how: &str, limit: f64) -> Result<Figure> {
-    let mut times = Vec::new();
-    for round in 0..ROUNDS {
-        let stack = format!("killed{limit:.0}-{round}");
-        let (leader, term) = (world.leader().await?, world.term().await?);
-        world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
-        let mark = world.mark();
-        let began = world.now();
-        world.kill_agent(leader).await?;
-        let next = world.a_new_term_begins(term, seconds(30)).await?;
-        world.webhook_at(next, "github", br#"{"ref":"refs/heads/main"}"#).await?;
-        times.push(world.until_service_write(mark, began).await?);
-        world.agents_run(seconds(90)).await?;
-        world.reaches(&stack, "ok", seconds(60)).await?;
-    }
-    Ok(Figure::within(&format!("leader {how} → next leader's first write"), "s", median(times), limit))
-}
-
-/// From the moment at which the leader's node is cut off to the first write of the next leader.
-async fn leaders_node_lost(world: &World) -> Result<Figure> {
-    let mut times = Vec::new();
-    for round in 0..LOST_ROUNDS {
-        let stack = format!("lost{round}");
-        let leader = world.leader().await?;
-        world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
-        let mark = world.mark();
-        let began = world.now();
-        world.partition(leader).await?;
-        let next = world.somebody_else_leads(leader, seconds(40)).await?;
-        world.webhook_at(next, "github", br#"{"ref":"refs/heads/main"}"#).await?;
-        times.push(world.until_service_write(mark, began).await?);
-        world.heal(leader).await?;
-        world.consul_is_whole(seconds(60)).await?;
-        world.nodes_ready(seconds(60)).await?;
-        world.agents_run(seconds(90)).await?;
-        world.reaches(&stack, "ok", seconds(90)).await?;
-    }
-    Ok(Figure::within("leader's node lost → next leader's first write", "s", median(times), 13.0))
 }
 
 async fn idle(world: &World) -> Result<Vec<Figure>> {

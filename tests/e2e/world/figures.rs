@@ -106,6 +106,27 @@ impl World {
         Ok((leader, leader % 3 + 1))
     }
 
+    /// The node of swarm's Raft leader.
+    pub async fn raft_leader(&self) -> Result<usize> {
+        let said = self.docker(&["node", "ls", "--format", "{{.ManagerStatus}} {{.Hostname}}"]).await?;
+        let name = said.lines().find_map(|line| line.strip_prefix("Leader ")).ok_or_else(|| anyhow!("none: {said}"))?;
+        self.number_of(&name.trim().into())
+    }
+
+    /// Asks leaders to step down until one is on a node that `fits`.
+    pub async fn leader_moves(&self, fits: impl Fn(usize) -> bool) -> Result<usize> {
+        self.eventually("another node leads", seconds(180), async || {
+            let leader = self.leader().await?;
+            if fits(leader) {
+                return Ok(leader);
+            }
+            self.keeper_ok(&["leader", "--step-down"]).await?;
+            self.somebody_else_leads(leader, seconds(90)).await?;
+            anyhow::bail!("node {leader} led")
+        })
+        .await
+    }
+
     /// Starts a container on `node` and asks Consul's DNS on `asked` until it knows it; seconds from the engine's `StartedAt` to
     /// the answer.
     pub async fn start_to_dns(&self, node: usize, asked: usize, id: &str, name: &str) -> Result<f64> {
