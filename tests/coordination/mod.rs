@@ -68,9 +68,10 @@ impl Candidate {
     pub fn stand_at(lock: Arc<dyn Coordination>, options: Options) -> Self {
         let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
         let node = options.node.clone();
-        let (candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, probe);
+        let (mut candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, probe);
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(candidate.run(shutdown.clone()));
+        let until = shutdown.clone();
+        let task = tokio::spawn(async move { candidate.run(until).await });
         Self { node, leadership, gate, lock, shutdown, task }
     }
 
