@@ -4,11 +4,12 @@
 //! [`leftovers`](super::leftovers) decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::facts::{Facts, Unread};
 use super::leftovers::{Inventory, Leftover, adopt, clean, leftovers};
 use super::plan::Step;
-use super::wanted::{Place, Running, service_of, wanted};
+use super::wanted::{Place, Running, Wanted, service_of, wanted};
 use super::{Engine, Options, perform};
 use crate::io::consul::{self, Consul};
 use crate::io::docker::{self, Container};
@@ -56,7 +57,8 @@ pub async fn review(
     let (containers, names) = running(engine).await?;
     let (services, ways) = tokio::try_join!(consul.agent_services(), consul.agent_ways())?;
     let mut facts = Facts::default();
-    let services_here = containers.iter().filter_map(service_of).map(ToOwned::to_owned).collect();
+    let services_here =
+        containers.iter().filter_map(|container| service_of(container)).map(ToOwned::to_owned).collect();
     facts.refresh(consul, &options.facts, services_here).await?;
     let place = Place {
         hostname: options.node.clone(),
@@ -67,7 +69,7 @@ pub async fn review(
     };
     let stopping = BTreeSet::new();
     let running = Running { containers: &containers, stopping: &stopping, facts: &facts };
-    let wanted = wanted(&running, &place, &mut Vec::new());
+    let wanted: Vec<Wanted> = wanted(running, &place, &mut Vec::new()).collect();
     let inventory =
         Inventory { services: &services, wanted: &wanted, running: &names, hosts, agent_address: ways.address };
     let leftovers = leftovers(&inventory);
@@ -84,12 +86,12 @@ pub async fn carry_out(consul: &Consul, step: &Step) -> Result<(), consul::Error
 }
 
 /// Everything that runs, and all names: of one that cannot be inspected the name is known all the same.
-async fn running(engine: &impl Engine) -> Result<(Vec<Container>, BTreeSet<String>), Error> {
+async fn running(engine: &impl Engine) -> Result<(Vec<Arc<Container>>, BTreeSet<String>), Error> {
     let listed = engine.running().await?;
     let mut containers = BTreeMap::new();
     for one in &listed {
         if let Some(container) = engine.inspect(&one.id).await? {
-            containers.insert(one.id.clone(), container);
+            containers.insert(one.id.clone(), Arc::new(container));
         }
     }
     Ok((containers.into_values().collect(), listed.into_iter().map(|one| one.name).collect()))

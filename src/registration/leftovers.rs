@@ -117,10 +117,11 @@ pub fn adopt(leftovers: &[Leftover], wanted: &[Wanted]) -> Vec<Step> {
         let Fate::Adopt { new_id } = &leftover.fate else { continue };
         let Some(wanted) = wanted.iter().find(|wanted| wanted.registration.id == *new_id) else { continue };
         if done.insert(new_id) {
+            let Wanted { registration, reports, maintenance, .. } = wanted.clone().as_reported();
             register.push(Step::Register {
-                registration: Box::new(wanted.registration_as_reported()),
-                reports: wanted.reports.clone(),
-                maintenance: wanted.maintenance.clone(),
+                registration: Box::new(registration),
+                reports,
+                maintenance,
                 changed: vec!["owner"],
             });
         }
@@ -143,6 +144,8 @@ fn gone(leftover: &Leftover, why: &'static str) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::registration::facts::Facts;
     use crate::registration::fixture::{self, Fixture};
@@ -151,10 +154,10 @@ mod tests {
     /// Entries of strangers by ID and place, what runs, and then: the fates, and the steps of adopting and of cleaning.
     #[track_caller]
     fn check(entries: &[(&str, &str, u16)], running: &[Fixture], expect: &[&str]) {
-        let containers: Vec<_> = running.iter().map(|container| container.clone().done()).collect();
+        let containers: Vec<_> = running.iter().map(|container| Arc::new(container.clone().done())).collect();
         let (stopping, facts) = (BTreeSet::new(), Facts::default());
         let running = Running { containers: &containers, stopping: &stopping, facts: &facts };
-        let wanted = wanted(&running, &fixture::place(), &mut Vec::new());
+        let wanted: Vec<Wanted> = wanted(running, &fixture::place(), &mut Vec::new()).collect();
         let entry = |(id, address, port): &(&str, &str, u16)| {
             let (id, address) = ((*id).to_owned(), (*address).to_owned());
             (id.clone(), AgentService { id, name: "nginx".to_owned(), address, port: *port, ..AgentService::default() })

@@ -25,6 +25,7 @@
 
 pub mod adopting;
 pub mod convention;
+mod entry;
 pub mod facts;
 pub mod leftovers;
 pub mod observe;
@@ -47,22 +48,20 @@ use tokio_util::sync::CancellationToken;
 pub use self::facts::FactKeys;
 pub use self::observe::Engine;
 pub use self::own::{DiskMarks, Role, SelfState, StackHealth, Trouble};
+pub use self::plan::STEPS_MAX;
 pub use self::rules::{Rules, TagTemplate};
 pub use self::run::{DEBOUNCE, PASS_INTERVAL, RETRY_INTERVAL, run};
 
+use self::entry::{Entry, Standing};
 use self::facts::Facts;
 use self::observe::{Node, Observer};
 use self::own::{DiskLevel, LastPass, Told};
 use self::plan::{Containers, Desired, Plan, Registered, Step, plan};
 use self::rules::Deregister;
-use self::wanted::{MAINTENANCE, META_CONTAINER, META_OWNER, Place, Remark, Running, STOPPING, Wanted, service_of};
-use crate::io::consul::agent::{AgentCheck, AgentService, AgentWays, maintenance_check};
+use self::wanted::{MAINTENANCE, META_OWNER, Place, Remark, Running, STOPPING, Wanted, service_of};
+use crate::io::consul::agent::{AgentWays, maintenance_check};
 use crate::io::consul::{self, Consul};
 use crate::io::{disk, docker};
-
-/// Most writes of a pass; what is left is planned again at once, so that events and the agent's own checks never wait long. A
-/// thousand first registrations take Consul 6 to 11 s.
-pub const STEPS_MAX: usize = 256;
 
 /// What registration needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,8 +180,8 @@ impl<E: Engine> Registrar<E> {
         let observed = async {
             tokio::join!(
                 self.observer.observe(&self.engine, now),
-                self.consul.agent_services(),
-                self.consul.agent_checks(),
+                self.consul.agent_services_as::<Entry>(),
+                self.consul.agent_checks_as::<Standing>(),
                 agent_ways(&self.consul, self.ways),
             )
         };
@@ -197,12 +196,11 @@ impl<E: Engine> Registrar<E> {
         let address = self.options.node_address.unwrap_or(ways.address);
         let mut outcome = Outcome::default();
         let own = self.own(address, &with_engine(state, node.as_ref().err()));
-        let mut unpublished = BTreeSet::new();
-        let containers = match node {
+        let own_id = own.registration.id.clone();
+        let node = match node {
             Ok(node) => {
-                let wanted = self.wanted(&node, address, ways, &services, &mut outcome.remarks).await;
-                unpublished = wanted::unpublished(&node.containers, &self.facts);
-                Some(wanted)
+                let stay = self.learn(&node, &services, &mut outcome.remarks).await;
+                Some((node, stay))
             }
             Err(error) => {
                 outcome.engine = Some(error);
@@ -210,19 +208,17 @@ impl<E: Engine> Registrar<E> {
             }
         };
 
-        let containers =
-            containers.as_ref().map(|(wanted, stay)| Containers { wanted, unknown: stay, unpublished: &unpublished });
-        let desired = Desired { owner: &self.options.owner, own: &own, containers };
         let reported = &self.reported;
         let registered = Registered { services: &services, checks: &checks, agent_address: ways.address, reported };
-        let Plan { steps, remarks } = plan(&desired, &registered, now);
+        let Plan { steps, remarks, is_cut } = self.plan(node.as_ref(), own, address, ways, &registered, now);
         outcome.remarks.extend(remarks);
-        let own_id = own.registration.id.as_str();
-        let is_ours = |id: &str| id != own_id && services.get(id).is_some_and(|service| self.owns(service));
-        let mut ours: BTreeSet<String> = services.keys().filter(|id| is_ours(id)).cloned().collect();
+        let ours = services.iter().filter(|(_, entry)| entry.is_of(&self.options.owner));
+        let mut ours: BTreeSet<String> = ours.map(|(id, _)| id.clone()).collect();
+        // Writing takes longest; nothing of this is needed for it.
+        drop((services, checks, node));
 
-        let result = self.apply(steps, now, &mut outcome, &mut ours, shutdown).await;
-        ours.remove(own_id);
+        let result = self.apply(steps, is_cut, now, &mut outcome, &mut ours, shutdown).await;
+        ours.remove(&own_id);
         outcome.registered = ours.len();
         if outcome.engine.is_none() {
             self.last = LastPass::with(outcome.remarks.iter());
@@ -231,19 +227,13 @@ impl<E: Engine> Registrar<E> {
     }
 
     /// A container whose stop began before we did is still stopping.
-    fn look_back(
-        &mut self,
-        services: &BTreeMap<String, AgentService>,
-        checks: &BTreeMap<String, AgentCheck>,
-        now: Instant,
-    ) {
+    fn look_back(&mut self, services: &BTreeMap<String, Entry>, checks: &BTreeMap<String, Standing>, now: Instant) {
         if std::mem::replace(&mut self.looked_back, true) {
             return;
         }
-        for service in services.values().filter(|service| service.meta.get(META_OWNER) == Some(&self.options.owner)) {
-            let reason =
-                checks.get(&maintenance_check(&service.id)).and_then(|check| check.notes.strip_prefix(MAINTENANCE));
-            if let (Some(STOPPING), Some(container)) = (reason, service.meta.get(META_CONTAINER)) {
+        for (id, entry) in services.iter().filter(|(_, entry)| entry.is_of(&self.options.owner)) {
+            let reason = checks.get(&maintenance_check(id)).and_then(|check| check.notes.strip_prefix(MAINTENANCE));
+            if let (Some(STOPPING), Some(container)) = (reason, &entry.container) {
                 self.observer.was_asked_to_stop(container, now);
             }
         }
@@ -258,20 +248,40 @@ impl<E: Engine> Registrar<E> {
         own::wanted(&self.options, address, &Told { state, disk, last: &self.last })
     }
 
-    /// What the node's containers should have, and the IDs of those whose entries stay as they are.
-    async fn wanted(
+    /// Learns what the leader has published of what runs here, and which containers' entries stay as they are.
+    async fn learn(
         &mut self,
         node: &Node,
-        address: IpAddr,
-        ways: AgentWays,
-        services: &BTreeMap<String, AgentService>,
+        services: &BTreeMap<String, Entry>,
         remarks: &mut BTreeSet<Remark>,
-    ) -> (Vec<Wanted>, BTreeSet<String>) {
-        let names = node.containers.iter().filter_map(service_of).map(ToOwned::to_owned).collect();
+    ) -> BTreeSet<String> {
+        let names =
+            node.containers.iter().filter_map(|container| service_of(container)).map(ToOwned::to_owned).collect();
         if let Err(error) = self.facts.refresh(&self.consul, &self.options.facts, names).await {
             let text = format!("entries that were made with it stay as they are: {error}");
             remarks.insert(Remark { subject: own::SERVICE.to_owned(), text });
         }
+        remarks.extend(node.unknown.iter().map(|(id, error)| Remark {
+            subject: docker::short(id).to_owned(),
+            text: format!("its registration stays as it is: {error}"),
+        }));
+        let mut stay: BTreeSet<String> = node.unknown.keys().cloned().collect();
+        if self.options.rules.deregister == Deregister::OnSuccess {
+            stay.extend(self.failed(node, services).await);
+        }
+        stay
+    }
+
+    /// What to write; `node` is what runs and whose entries stay, if the engine told.
+    fn plan(
+        &self,
+        node: Option<&(Node, BTreeSet<String>)>,
+        own: Wanted,
+        address: IpAddr,
+        ways: AgentWays,
+        registered: &Registered<'_>,
+        now: Instant,
+    ) -> Plan {
         let place = Place {
             hostname: self.options.node.clone(),
             owner: self.options.owner.clone(),
@@ -280,39 +290,35 @@ impl<E: Engine> Registrar<E> {
             rules: self.options.rules.clone(),
         };
         let stopping = self.observer.stopping();
-        let running = Running { containers: &node.containers, stopping: &stopping, facts: &self.facts };
+        let unpublished = node.map(|(node, _)| wanted::unpublished(&node.containers, &self.facts)).unwrap_or_default();
         let mut said = Vec::new();
-        let wanted = wanted::wanted(&running, &place, &mut said);
-        said.extend(node.unknown.iter().map(|(id, error)| Remark {
-            subject: docker::short(id).to_owned(),
-            text: format!("its registration stays as it is: {error}"),
-        }));
-        remarks.extend(said);
-        let mut stay: BTreeSet<String> = node.unknown.keys().cloned().collect();
-        if self.options.rules.deregister == Deregister::OnSuccess {
-            stay.extend(self.failed(node, services).await);
-        }
-        (wanted, stay)
+        let containers = node.map(|(node, stay)| {
+            let running = Running { containers: &node.containers, stopping: &stopping, facts: &self.facts };
+            let wanted = Box::new(wanted::wanted(running, &place, &mut said));
+            Containers { wanted, unknown: stay, unpublished: &unpublished }
+        });
+        let mut plan = plan(Desired { owner: &self.options.owner, own, containers }, registered, now);
+        plan.remarks.extend(said);
+        plan
     }
 
     /// Containers with an entry that do not run because they failed, or of which that cannot be told.
-    async fn failed(&self, node: &Node, services: &BTreeMap<String, AgentService>) -> BTreeSet<String> {
+    async fn failed(&self, node: &Node, services: &BTreeMap<String, Entry>) -> BTreeSet<String> {
         let running: BTreeSet<&str> = node.containers.iter().map(|container| container.id.as_str()).collect();
-        let ours = services.values().filter(|service| self.owns(service));
-        let ended: BTreeSet<String> = ours
-            .filter_map(|service| service.meta.get(META_CONTAINER))
-            .filter(|id| !running.contains(id.as_str()) && !node.unknown.contains_key(*id))
-            .cloned()
+        let ours = services.values().filter(|entry| entry.is_of(&self.options.owner));
+        let ended: BTreeSet<&str> = ours
+            .filter_map(|entry| entry.container.as_deref())
+            .filter(|id| !running.contains(id) && !node.unknown.contains_key(*id))
             .collect();
         let mut failed = BTreeSet::new();
         for id in ended {
-            let stays = match self.engine.inspect(&id).await {
+            let stays = match self.engine.inspect(id).await {
                 Ok(Some(container)) => container.exit_code.is_some_and(is_failure),
                 Ok(None) => false,
                 Err(_) => true,
             };
             if stays {
-                failed.insert(id);
+                failed.insert(id.to_owned());
             }
         }
         failed
@@ -322,14 +328,14 @@ impl<E: Engine> Registrar<E> {
     async fn apply(
         &mut self,
         steps: Vec<Step>,
+        is_cut: bool,
         now: Instant,
         outcome: &mut Outcome,
         ours: &mut BTreeSet<String>,
         shutdown: &CancellationToken,
     ) -> Result<(), Error> {
-        let all = steps.len();
         let mut refused = 0;
-        for step in steps.into_iter().take(STEPS_MAX) {
+        for step in steps {
             if shutdown.is_cancelled() {
                 outcome.unfinished = true;
                 return Ok(());
@@ -347,7 +353,7 @@ impl<E: Engine> Registrar<E> {
             self.note(&step, now, outcome, ours);
         }
         // If everything was refused, trying again at once would not end.
-        outcome.unfinished = all > STEPS_MAX && refused < STEPS_MAX;
+        outcome.unfinished = is_cut && refused < STEPS_MAX;
         Ok(())
     }
 
@@ -369,10 +375,6 @@ impl<E: Engine> Registrar<E> {
             outcome.written += 1;
             tracing::info!(service = step.subject(), "{step}");
         }
-    }
-
-    fn owns(&self, service: &AgentService) -> bool {
-        service.meta.get(META_OWNER) == Some(&self.options.owner)
     }
 }
 

@@ -7,6 +7,7 @@
 //! on 20.10), and its list still shows the dead one as running.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
@@ -63,7 +64,7 @@ const EVENTS_OVERLAP: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Node {
     /// Inspected, by ID.
-    pub containers: Vec<Container>,
+    pub containers: Vec<Arc<Container>>,
     /// Those that run and could not be inspected, and why.
     pub unknown: BTreeMap<String, Error>,
 }
@@ -71,7 +72,7 @@ pub struct Node {
 /// Inspections that are still good.
 #[derive(Debug, Default)]
 pub struct Observer {
-    known: BTreeMap<String, (Listed, Container)>,
+    known: BTreeMap<String, (Listed, Arc<Container>)>,
     /// Failed inspections and when.
     failed: BTreeMap<String, (Instant, Error)>,
     /// Containers that something happened to.
@@ -138,8 +139,8 @@ impl Observer {
                 && trusted
                 && *before == listed
             {
-                node.containers.push(container.clone());
-                self.known.insert(listed.id.clone(), (listed, container.clone()));
+                node.containers.push(Arc::clone(container));
+                self.known.insert(listed.id.clone(), (listed, Arc::clone(container)));
             } else if let Some((at, error)) = failed.get(&listed.id)
                 && trusted
                 && now.duration_since(*at) < INSPECTION_RETRY
@@ -167,8 +168,9 @@ impl Observer {
                 Ok(None) => {}
                 Ok(Some(container)) if container.state == State::Stopped => {}
                 Ok(Some(container)) => {
+                    let container = Arc::new(container);
                     if agrees(&listed, &container) {
-                        self.known.insert(listed.id.clone(), (listed, container.clone()));
+                        self.known.insert(listed.id.clone(), (listed, Arc::clone(&container)));
                     }
                     node.containers.push(container);
                 }

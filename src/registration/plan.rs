@@ -15,28 +15,29 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::entry::{Entry, Fingerprint, Standing};
 use super::leftovers::is_registrators;
-use super::wanted::{
-    MAINTENANCE, META_CONTAINER, META_FACTS, META_HASH, META_OWNER, META_SERVICE, Remark, Report, Wanted, health_check,
-};
-use crate::io::consul::agent::{AgentCheck, AgentService, CheckStatus, Registration, maintenance_check};
+use super::wanted::{MAINTENANCE, META_CONTAINER, META_HASH, Remark, Report, Wanted, health_check};
+use crate::io::consul::agent::{CheckStatus, Registration, maintenance_check};
+
+/// Most steps of a plan; what is left is planned again at once, so that events and the agent's own checks never wait long. A thousand
+/// first registrations take Consul 6 to 11 s.
+pub const STEPS_MAX: usize = 256;
 
 /// What should be registered.
-#[derive(Debug, Clone, Copy)]
 pub struct Desired<'a> {
     /// Whose entries these are.
     pub owner: &'a str,
     /// The agent's own service.
-    pub own: &'a Wanted,
+    pub own: Wanted,
     /// The containers; none while the engine does not answer.
     pub containers: Option<Containers<'a>>,
 }
 
 /// The node's containers.
-#[derive(Debug, Clone, Copy)]
 pub struct Containers<'a> {
     /// What they should have.
-    pub wanted: &'a [Wanted],
+    pub wanted: Box<dyn Iterator<Item = Wanted> + 'a>,
     /// IDs of those whose entries stay although nothing is wanted for them: they could not be inspected, or failed and are to be seen.
     pub unknown: &'a BTreeSet<String>,
     /// Names of services, and IDs of their tasks' containers, of which the leader has published nothing.
@@ -47,9 +48,9 @@ pub struct Containers<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Registered<'a> {
     /// All services of the agent.
-    pub services: &'a BTreeMap<String, AgentService>,
+    pub services: &'a BTreeMap<String, Entry>,
     /// All its checks.
-    pub checks: &'a BTreeMap<String, AgentCheck>,
+    pub checks: &'a BTreeMap<String, Standing>,
     /// The address that an entry without one stands for.
     pub agent_address: IpAddr,
     /// When we last said how a check stands.
@@ -59,8 +60,10 @@ pub struct Registered<'a> {
 /// What to do, in order, and what a person should know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// Writes.
+    /// Writes, at most [`STEPS_MAX`].
     pub steps: Vec<Step>,
+    /// True if there are more.
+    pub is_cut: bool,
     /// Entries that are not made, and why.
     pub remarks: Vec<Remark>,
 }
@@ -108,34 +111,38 @@ pub enum Step {
 }
 
 /// Compares. `now` is what the times of [`Registered::reported`] are measured against.
-pub fn plan(desired: &Desired<'_>, registered: &Registered<'_>, now: Instant) -> Plan {
+pub fn plan(desired: Desired<'_>, registered: &Registered<'_>, now: Instant) -> Plan {
+    let Desired { owner, own, containers } = desired;
     let mut plan = Plan::default();
     let mut writes = Writes::default();
-    let strangers = Strangers::of(desired.owner, registered);
-    let mut ids = BTreeSet::from([desired.own.registration.id.as_str()]);
+    let strangers = Strangers::of(owner, registered);
+    let own_place = place(&own.registration);
+    let mut ids = BTreeSet::from([own.registration.id.clone()]);
 
-    if strangers.hold_id(&desired.own.registration.id) {
-        plan.remarks.push(taken_id(&desired.own.registration));
+    if strangers.hold_id(&own.registration.id) {
+        plan.remarks.push(taken_id(&own.registration));
     } else {
-        bring(desired.own, registered, now, &mut writes);
-        plan.steps.extend(std::mem::take(&mut writes).in_order());
+        bring(own, registered, now, &mut writes);
+        plan.take(std::mem::take(&mut writes));
     }
-    let Some(containers) = desired.containers else { return plan };
+    let Some(Containers { wanted, unknown, unpublished }) = containers else { return plan };
 
-    for wanted in containers.wanted {
+    let mut alive = BTreeSet::new();
+    for wanted in wanted {
         let registration = &wanted.registration;
-        if same_place(registration, &desired.own.registration) {
+        alive.extend(container(registration).filter(|id| !alive.contains(*id)).map(ToOwned::to_owned));
+        if place(registration) == own_place {
             // The agent's own container; its service is there already.
             continue;
         }
         if wanted.is_provisional
-            && let better @ [_, ..] = &published_before(desired.owner, registration, registered)[..]
+            && let better @ [_, ..] = &published_before(owner, registration, registered)[..]
         {
-            ids.extend(better.iter().map(|service| service.id.as_str()));
-            writes.verdicts.extend(better.iter().filter_map(|service| carried_over(wanted, service, registered, now)));
+            ids.extend(better.iter().map(|(id, _)| (*id).to_owned()));
+            writes.verdicts.extend(better.iter().filter_map(|entry| carried_over(&wanted, *entry, registered, now)));
         } else if strangers.has_twin(registration) {
             plan.remarks.push(twin(registration));
-        } else if !ids.insert(&registration.id) {
+        } else if !ids.insert(registration.id.clone()) {
             plan.remarks.push(repeated_id(registration));
         } else if strangers.hold_id(&registration.id) {
             plan.remarks.push(taken_id(registration));
@@ -147,32 +154,35 @@ pub fn plan(desired: &Desired<'_>, registered: &Registered<'_>, now: Instant) ->
             bring(wanted, registered, now, &mut writes);
         }
     }
-    let alive: BTreeSet<&str> =
-        containers.wanted.iter().filter_map(|wanted| container(&wanted.registration.meta)).collect();
-    for service in registered.services.values().filter(|service| is_owned_by(desired.owner, service)) {
-        if ids.contains(service.id.as_str()) {
-            continue;
-        }
-        let step = |why| Step::Deregister { id: service.id.clone(), name: service.name.clone(), why };
-        match container(&service.meta) {
-            Some(id) if containers.unknown.contains(id) => {}
-            _ if containers.is_unpublished(service) => {}
+    for (id, entry) in registered.services.iter().filter(|(id, entry)| entry.is_of(owner) && !ids.contains(*id)) {
+        let step = |why| Step::Deregister { id: id.clone(), name: entry.name.to_string(), why };
+        match entry.container.as_deref() {
+            Some(id) if unknown.contains(id) => {}
+            _ if is_unpublished(entry, unpublished) => {}
             Some(id) if alive.contains(id) => writes.replaced.push(step("its container is registered otherwise now")),
             // One that could not be inspected may be a task of this service.
-            None if service.meta.contains_key(META_SERVICE) && !containers.unknown.is_empty() => {}
+            None if entry.service.is_some() && !unknown.is_empty() => {}
             _ => writes.gone.push(step("its container does not run or is not registered any more")),
         }
     }
-    plan.steps.extend(writes.in_order());
+    plan.take(writes);
     plan
 }
 
-impl Containers<'_> {
-    /// True for an entry that was made when the leader's word was known, which it is not now.
-    fn is_unpublished(&self, service: &AgentService) -> bool {
-        let subject = service.meta.get(META_SERVICE).or_else(|| service.meta.get(META_CONTAINER));
-        service.meta.contains_key(META_FACTS) && subject.is_some_and(|subject| self.unpublished.contains(subject))
+impl Plan {
+    /// Adds steps in their order, as far as there is room.
+    fn take(&mut self, writes: Writes) {
+        let Writes { maintenance, verdicts, gone, entries, replaced, has_more } = writes;
+        self.steps.extend([maintenance, verdicts, gone, entries, replaced].into_iter().flatten());
+        self.is_cut |= has_more || self.steps.len() > STEPS_MAX;
+        self.steps.truncate(STEPS_MAX);
     }
+}
+
+/// True for an entry that was made when the leader's word was known, which it is not now.
+fn is_unpublished(entry: &Entry, unpublished: &BTreeSet<String>) -> bool {
+    let subject = entry.service.as_deref().or(entry.container.as_deref());
+    entry.has_facts && subject.is_some_and(|subject| unpublished.contains(subject))
 }
 
 /// Steps by their kind.
@@ -181,143 +191,133 @@ struct Writes {
     maintenance: Vec<Step>,
     verdicts: Vec<Step>,
     gone: Vec<Step>,
+    /// At most [`STEPS_MAX`]: these are large, and no more fit into a plan.
     entries: Vec<Step>,
     replaced: Vec<Step>,
+    /// True if there are more entries.
+    has_more: bool,
 }
 
-impl Writes {
-    fn in_order(self) -> impl Iterator<Item = Step> {
-        [self.maintenance, self.verdicts, self.gone, self.entries, self.replaced].into_iter().flatten()
-    }
-}
-
-/// Entries for the same container, or the same service, that were made when the leader's word was known.
-fn published_before<'a>(owner: &str, wanted: &Registration, registered: &Registered<'a>) -> Vec<&'a AgentService> {
-    let same = |service: &&AgentService| {
-        let key = |meta: &BTreeMap<String, String>| meta.get(META_CONTAINER).cloned();
-        let for_container = key(&service.meta).is_some() && key(&service.meta) == key(&wanted.meta);
-        let for_service = service.meta.get(META_SERVICE).is_some_and(|name| wanted.meta.get("service") == Some(name));
-        service.meta.contains_key(META_FACTS) && (for_container || for_service)
+/// Entries for the same container, or the same service, that were made when the leader's word was known, with their IDs.
+fn published_before<'a>(owner: &str, wanted: &Registration, registered: &Registered<'a>) -> Vec<(&'a str, &'a Entry)> {
+    let service = wanted.meta.get("service").map(String::as_str);
+    let same = |(_, entry): &(&str, &Entry)| {
+        let for_container = entry.container.is_some() && entry.container.as_deref() == container(wanted);
+        let for_service = entry.service.is_some() && entry.service.as_deref() == service;
+        entry.is_of(owner) && entry.has_facts && (for_container || for_service)
     };
-    registered.services.values().filter(|service| is_owned_by(owner, service)).filter(same).collect()
+    registered.services.iter().map(|(id, entry)| (id.as_str(), entry)).filter(same).collect()
 }
 
 /// The container's verdict for an entry that stays as it is; one that stands for several containers waits for the leader's word.
-fn carried_over(wanted: &Wanted, service: &AgentService, registered: &Registered<'_>, now: Instant) -> Option<Step> {
-    container(&service.meta)?;
-    let (check, own) = (health_check(&service.id), health_check(&wanted.registration.id));
+fn carried_over(
+    wanted: &Wanted,
+    (id, entry): (&str, &Entry),
+    registered: &Registered<'_>,
+    now: Instant,
+) -> Option<Step> {
+    entry.container.as_ref()?;
+    let (check, own) = (health_check(id), health_check(&wanted.registration.id));
     let report = wanted.reports.iter().find(|report| report.check == own)?;
-    verdict(&Report { check, ..report.clone() }, registered, now)
+    verdict(Report { check, ..report.clone() }, registered, now)
 }
 
-/// Entries that are not ours.
+/// Entries that are not ours, with their IDs.
 struct Strangers<'a> {
-    by_id: BTreeMap<&'a str, &'a AgentService>,
-    by_place: BTreeMap<(IpAddr, u16), &'a AgentService>,
+    by_id: BTreeSet<&'a str>,
+    by_place: BTreeMap<(IpAddr, u16), (&'a str, &'a Entry)>,
 }
 
 impl<'a> Strangers<'a> {
     fn of(owner: &str, registered: &Registered<'a>) -> Self {
-        let strangers = || registered.services.values().filter(|service| !is_owned_by(owner, service));
-        let place = |service: &AgentService| {
+        let all = registered.services.iter().map(|(id, entry)| (id.as_str(), entry));
+        let strangers = all.filter(|(_, entry)| !entry.is_of(owner));
+        let place = |entry: &Entry| {
             let address =
-                if service.address.is_empty() { Some(registered.agent_address) } else { service.address.parse().ok() };
-            Some((address?, service.port)).filter(|(_, port)| *port != 0)
+                if entry.address.is_empty() { Some(registered.agent_address) } else { entry.address.parse().ok() };
+            Some((address?, entry.port)).filter(|(_, port)| *port != 0)
         };
         Self {
-            by_id: strangers().map(|service| (service.id.as_str(), service)).collect(),
-            by_place: strangers().filter_map(|service| Some((place(service)?, service))).collect(),
+            by_id: strangers.clone().map(|(id, _)| id).collect(),
+            by_place: strangers.filter_map(|stranger| Some((place(stranger.1)?, stranger))).collect(),
         }
     }
 
     /// True if registrator has registered the same, under an ID of its own.
     fn has_twin(&self, registration: &Registration) -> bool {
-        self.at(registration).is_some_and(|other| {
-            is_registrators(&other.id) && other.id != registration.id && other.name == registration.name
+        self.at(registration).is_some_and(|(id, entry)| {
+            is_registrators(id) && id != registration.id && *entry.name == *registration.name
         })
     }
 
     fn hold_id(&self, id: &str) -> bool {
-        self.by_id.contains_key(id)
+        self.by_id.contains(id)
     }
 
-    fn at(&self, registration: &Registration) -> Option<&'a AgentService> {
-        self.by_place.get(&(registration.address, registration.port)).copied()
+    fn at(&self, registration: &Registration) -> Option<(&'a str, &'a Entry)> {
+        self.by_place.get(&place(registration)).copied()
     }
 }
 
 /// Adds what brings one entry, its maintenance and its verdicts to what they should be.
-fn bring(wanted: &Wanted, registered: &Registered<'_>, now: Instant, writes: &mut Writes) {
+fn bring(wanted: Wanted, registered: &Registered<'_>, now: Instant, writes: &mut Writes) {
     let Registration { id, name, .. } = &wanted.registration;
-    let service = registered.services.get(id);
-    let changed = service.map(|service| differences(&wanted.registration, service, registered.checks));
-    let ordered = registered.checks.get(&maintenance_check(id)).map(|check| check.notes.as_str());
+    let entry = registered.services.get(id);
+    let changed = entry.map(|entry| differences(&wanted.registration, entry, registered.checks));
+    let ordered = registered.checks.get(&maintenance_check(id)).map(|check| &*check.notes);
     let by_a_person = ordered.filter(|reason| !reason.starts_with(MAINTENANCE));
-    let maintenance = by_a_person.or(wanted.maintenance.as_deref());
+    let maintenance = by_a_person.or(wanted.maintenance.as_deref()).map(ToOwned::to_owned);
     if changed.as_ref().is_none_or(|changed| !changed.is_empty()) {
-        writes.entries.push(Step::Register {
-            registration: Box::new(wanted.registration_as_reported()),
-            reports: wanted.reports.clone(),
-            maintenance: maintenance.map(ToOwned::to_owned),
-            changed: changed.unwrap_or_default(),
-        });
+        if writes.entries.len() == STEPS_MAX {
+            writes.has_more = true;
+            return;
+        }
+        let Wanted { registration, reports, .. } = wanted.as_reported();
+        let (registration, changed) = (Box::new(registration), changed.unwrap_or_default());
+        writes.entries.push(Step::Register { registration, reports, maintenance, changed });
         return;
     }
     // Consul keeps the reason of a maintenance that has begun.
     if maintenance.is_some() != ordered.is_some() {
-        let reason = maintenance.map(ToOwned::to_owned);
-        writes.maintenance.push(Step::Maintain { id: id.clone(), name: name.clone(), reason });
+        writes.maintenance.push(Step::Maintain { id: id.clone(), name: name.clone(), reason: maintenance });
     }
-    writes.verdicts.extend(wanted.reports.iter().filter_map(|report| verdict(report, registered, now)));
+    writes.verdicts.extend(wanted.reports.into_iter().filter_map(|report| verdict(report, registered, now)));
 }
 
 /// What to say of a check that does not stand as it should, or that runs out.
-fn verdict(report: &Report, registered: &Registered<'_>, now: Instant) -> Option<Step> {
+fn verdict(report: Report, registered: &Registered<'_>, now: Instant) -> Option<Step> {
     let check = registered.checks.get(&report.check)?;
-    let stands = check.status == report.status && check.output == report.text;
+    let stands = check.status == report.status && *check.output == *report.text;
     let due = registered.reported.get(&report.check).is_none_or(|at| now.duration_since(*at) >= report.every);
-    (!stands || due).then(|| Step::Report { report: report.clone(), before: (!stands).then_some(check.status) })
+    (!stands || due).then(|| Step::Report { report, before: (!stands).then_some(check.status) })
 }
 
-fn differences(
-    wanted: &Registration,
-    service: &AgentService,
-    checks: &BTreeMap<String, AgentCheck>,
-) -> Vec<&'static str> {
-    let tags = |tags: &[String]| tags.iter().cloned().collect::<BTreeSet<_>>();
-    let meta = |meta: &BTreeMap<String, String>| {
-        let pairs = meta.iter().filter(|(key, _)| key.as_str() != META_HASH);
-        pairs.map(|(key, value)| (key.clone(), value.clone())).collect::<BTreeMap<_, _>>()
-    };
+fn differences(wanted: &Registration, entry: &Entry, checks: &BTreeMap<String, Standing>) -> Vec<&'static str> {
     // A check of ours that Consul no longer has, or one that the definition has changed: only the hash tells of the latter.
     let missing = wanted.checks.iter().any(|check| !checks.contains_key(&check.id));
     let mut differences: Vec<&'static str> = [
-        ("name", wanted.name != service.name),
-        ("address", service.address.parse() != Ok(wanted.address)),
-        ("port", wanted.port != service.port),
-        ("tags", !service.enable_tag_override && tags(&wanted.tags) != tags(&service.tags)),
-        ("meta", meta(&wanted.meta) != meta(&service.meta)),
+        ("name", *wanted.name != *entry.name),
+        ("address", entry.address.parse() != Ok(wanted.address)),
+        ("port", wanted.port != entry.port),
+        ("tags", entry.tags.is_some_and(|tags| tags != Fingerprint::of_tags(&wanted.tags))),
+        ("meta", entry.meta != Fingerprint::of_meta(&wanted.meta)),
         ("missing checks", missing),
     ]
     .into_iter()
     .filter_map(|(what, differs)| differs.then_some(what))
     .collect();
-    if differences.is_empty() && wanted.meta.get(META_HASH) != service.meta.get(META_HASH) {
+    if differences.is_empty() && wanted.meta.get(META_HASH).map(String::as_str) != entry.hash.as_deref() {
         differences.push("checks");
     }
     differences
 }
 
-fn is_owned_by(owner: &str, service: &AgentService) -> bool {
-    service.meta.get(META_OWNER).is_some_and(|name| name == owner)
+fn container(registration: &Registration) -> Option<&str> {
+    registration.meta.get(META_CONTAINER).map(String::as_str)
 }
 
-fn container(meta: &BTreeMap<String, String>) -> Option<&str> {
-    meta.get(META_CONTAINER).map(String::as_str)
-}
-
-fn same_place(one: &Registration, other: &Registration) -> bool {
-    (one.address, one.port) == (other.address, other.port)
+fn place(registration: &Registration) -> (IpAddr, u16) {
+    (registration.address, registration.port)
 }
 
 fn twin(registration: &Registration) -> Remark {
@@ -350,11 +350,11 @@ fn taken_id(registration: &Registration) -> Remark {
     Remark { subject: name.clone(), text }
 }
 
-fn taken_place(registration: &Registration, other: &AgentService) -> Remark {
+fn taken_place(registration: &Registration, (other, entry): (&str, &Entry)) -> Remark {
     let Registration { name, address, port, .. } = registration;
     let text = format!(
-        "not registered: {address}:{port} is registered as {} already, and not by us; stop what made it and take it away with `consul services deregister -id={}`",
-        other.name, other.id
+        "not registered: {address}:{port} is registered as {} already, and not by us; stop what made it and take it away with `consul services deregister -id={other}`",
+        entry.name
     );
     Remark { subject: name.clone(), text }
 }

@@ -7,8 +7,10 @@
 //! A port of the mesh answers on every node, and is one instance per node and service, however many tasks the node runs: see
 //! [`Subject::Service`].
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -78,7 +80,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
     /// Inspected containers.
-    pub containers: &'a [Container],
+    pub containers: &'a [Arc<Container>],
     /// IDs of those that were asked to stop.
     pub stopping: &'a BTreeSet<String>,
     /// What the leader has published.
@@ -128,15 +130,15 @@ impl Wanted {
         Self { registration, reports, maintenance: None, is_provisional: false }
     }
 
-    /// The registration with its checks standing as reported, so that it appears in Consul as it is and not as critical.
-    pub fn registration_as_reported(&self) -> Registration {
-        let mut registration = self.registration.clone();
-        for check in &mut registration.checks {
+    /// The same with its checks standing as reported, so that it appears in Consul as it is and not as critical.
+    #[must_use]
+    pub fn as_reported(mut self) -> Self {
+        for check in &mut self.registration.checks {
             if let Some(report) = self.reports.iter().find(|report| report.check == check.id) {
                 check.status = Some(report.status);
             }
         }
-        registration
+        self
     }
 }
 
@@ -146,15 +148,26 @@ pub fn service_of(container: &Container) -> Option<&str> {
 }
 
 /// Names of services, and IDs of their tasks' containers, of which the leader has published nothing.
-pub fn unpublished(containers: &[Container], facts: &Facts) -> BTreeSet<String> {
+pub fn unpublished(containers: &[Arc<Container>], facts: &Facts) -> BTreeSet<String> {
     let tasks = containers.iter().filter_map(|container| Some((container, service_of(container)?)));
     let unpublished = tasks.filter(|(_, service)| facts.of(service).is_none());
     unpublished.flat_map(|(container, service)| [container.id.clone(), service.to_owned()]).collect()
 }
 
 /// The registrations that the node should have at `place`; what could not be followed goes into `remarks`.
-pub fn wanted(running: &Running<'_>, place: &Place, remarks: &mut Vec<Remark>) -> Vec<Wanted> {
-    let alive = || running.containers.iter().filter(|container| container.state != State::Stopped);
+///
+/// Made as they are taken, since a thousand are megabytes and few differ from what is registered already.
+pub fn wanted<'a>(
+    running: Running<'a>,
+    place: &'a Place,
+    remarks: &'a mut Vec<Remark>,
+) -> impl Iterator<Item = Wanted> + 'a {
+    subjects(running).into_iter().flat_map(move |subject| of_subject(&subject, &running, place, remarks))
+}
+
+/// All containers, then all services.
+fn subjects(running: Running<'_>) -> Vec<Subject<'_>> {
+    let alive = || running.containers.iter().map(Arc::as_ref).filter(|container| container.state != State::Stopped);
     let networks: BTreeMap<&str, &Container> =
         alive().filter(|one| one.network_of.is_none()).map(|one| (one.id.as_str(), one)).collect();
     let mut all = Vec::new();
@@ -164,23 +177,25 @@ pub fn wanted(running: &Running<'_>, place: &Place, remarks: &mut Vec<Remark>) -
             services.entry(service).or_default().push(container);
         }
         let lender = container.network_of.as_ref().and_then(|id| networks.get(id.as_str()));
-        let lent = lender.map(|lender| Container { networks: lender.networks.clone(), ..container.clone() });
-        all.extend(of_subject(&Subject::Container(lent.as_ref().unwrap_or(container)), running, place, remarks));
+        all.push(Subject::Container(match lender {
+            Some(lender) => Cow::Owned(Container { networks: lender.networks.clone(), ..container.clone() }),
+            None => Cow::Borrowed(container),
+        }));
     }
-    for (service, mut tasks) in services {
+    all.extend(services.into_iter().map(|(service, mut tasks)| {
         let goes_on = |task: &&Container| !running.stopping.contains(&task.id);
         if tasks.iter().any(goes_on) {
             tasks.retain(goes_on);
         }
-        all.extend(of_subject(&Subject::Service { service, tasks }, running, place, remarks));
-    }
+        Subject::Service { service, tasks }
+    }));
     all
 }
 
 /// Whom a registration is for.
 enum Subject<'a> {
     /// A container.
-    Container(&'a Container),
+    Container(Cow<'a, Container>),
     /// The tasks of a service on this node, which swarm's mesh stands before: those that go on, or all if all are stopping.
     Service { service: &'a str, tasks: Vec<&'a Container> },
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use reqwest::Method;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Consul, Error};
@@ -200,11 +201,21 @@ pub enum Probe {
 impl Consul {
     /// All services of the local agent, by ID.
     pub async fn agent_services(&self) -> Result<BTreeMap<String, AgentService>, Error> {
+        self.agent_services_as().await
+    }
+
+    /// The same, of each what `T` keeps of it: a thousand whole ones are megabytes.
+    pub async fn agent_services_as<T: DeserializeOwned>(&self) -> Result<BTreeMap<String, T>, Error> {
         self.get_json(&["agent", "services"], &[]).await
     }
 
     /// All checks of the local agent, those of the node among them, by ID.
     pub async fn agent_checks(&self) -> Result<BTreeMap<String, AgentCheck>, Error> {
+        self.agent_checks_as().await
+    }
+
+    /// The same, of each what `T` keeps of it.
+    pub async fn agent_checks_as<T: DeserializeOwned>(&self) -> Result<BTreeMap<String, T>, Error> {
         self.get_json(&["agent", "checks"], &[]).await
     }
 

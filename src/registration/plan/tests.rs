@@ -1,6 +1,9 @@
 //! The plan's rules, one a test.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::io::consul::agent::{AgentCheck, AgentService};
 use crate::io::docker::Health;
 use crate::registration::facts::Facts;
 use crate::registration::fixture::{self, Fixture};
@@ -43,27 +46,31 @@ impl World {
 
     fn plan(&self) -> Plan {
         let place = fixture::place();
-        let made: Vec<_> = self.containers.iter().flatten().map(|container| container.clone().done()).collect();
+        let made: Vec<_> =
+            self.containers.iter().flatten().map(|container| Arc::new(container.clone().done())).collect();
         let unpublished = unpublished(&made, &self.facts);
-        let all: Option<Vec<Wanted>> = self.containers.as_ref().map(|containers| {
-            let containers: Vec<_> = containers.iter().map(|container| container.clone().done()).collect();
-            let running = Running { containers: &containers, stopping: &self.stopping, facts: &self.facts };
-            wanted(&running, &place, &mut Vec::new())
-        });
         let own = own::wanted(
             &fixture::options(),
             place.address,
             &own::Told { state: &self.state, disk: None, last: &own::LastPass::default() },
         );
-        let containers =
-            all.as_deref().map(|wanted| Containers { wanted, unknown: &self.unknown, unpublished: &unpublished });
-        let registered = Registered {
-            services: &self.services,
-            checks: &self.checks,
-            agent_address: place.address,
-            reported: &self.reported,
+        let running = Running { containers: &made, stopping: &self.stopping, facts: &self.facts };
+        let mut said = Vec::new();
+        let containers = self.containers.as_ref().map(|_| Containers {
+            wanted: Box::new(wanted(running, &place, &mut said)),
+            unknown: &self.unknown,
+            unpublished: &unpublished,
+        });
+        let services = self.services.iter().map(|(id, service)| (id.clone(), Entry::from(service.clone()))).collect();
+        let standing = |check: &AgentCheck| Standing {
+            status: check.status,
+            notes: check.notes.as_str().into(),
+            output: check.output.as_str().into(),
         };
-        plan(&Desired { owner: &place.owner, own: &own, containers }, &registered, self.now)
+        let checks = self.checks.iter().map(|(id, check)| (id.clone(), standing(check))).collect();
+        let registered =
+            Registered { services: &services, checks: &checks, agent_address: place.address, reported: &self.reported };
+        plan(Desired { owner: &place.owner, own, containers }, &registered, self.now)
     }
 
     /// Applies the plan.
@@ -450,6 +457,17 @@ fn an_instance_that_registrator_registers_too_is_there_once() {
         "nginx: registered by registrator at 10.0.0.1:8080; once registrator has stopped, `swarmkeeper consul adopt` takes it over \
          without a gap",
     ]);
+}
+
+#[test]
+fn more_than_a_plan_takes_is_left_for_the_next_one() {
+    let many = (0..300).map(|n| fixture::container(&format!("c{n}")).published("80/tcp", "0.0.0.0", 10_000 + n));
+    let mut world = World::new(many.collect());
+    let plan = world.plan();
+    assert_eq!((plan.steps.len(), plan.is_cut), (STEPS_MAX, true));
+    world.settle();
+    let plan = world.plan();
+    assert_eq!((plan.steps.len(), plan.is_cut), (300 - STEPS_MAX, false));
 }
 
 proptest::proptest! {

@@ -29,9 +29,9 @@ fn check_by(rules: &Rules, containers: &[Fixture], expect: &[&str]) {
 }
 
 fn of(containers: &[Fixture], place: &Place, remarks: &mut Vec<Remark>) -> Vec<Wanted> {
-    let containers: Vec<_> = containers.iter().map(|container| container.clone().done()).collect();
+    let containers: Vec<_> = containers.iter().map(|container| Arc::new(container.clone().done())).collect();
     let (stopping, facts) = (BTreeSet::new(), Facts::default());
-    wanted(&Running { containers: &containers, stopping: &stopping, facts: &facts }, place, remarks)
+    wanted(Running { containers: &containers, stopping: &stopping, facts: &facts }, place, remarks).collect()
 }
 
 fn container() -> Fixture {
@@ -175,7 +175,7 @@ fn a_healthcheck_becomes_a_ttl_check_that_stands_as_docker_says() {
     fn check(state: State, health: Option<Health>, expect: Option<CheckStatus>) {
         let wanted = only(container().published("80/tcp", "0.0.0.0", 80).state(state).health(health));
         assert_eq!(wanted.reports.first().map(|report| report.status), expect);
-        assert_eq!(wanted.registration_as_reported().checks.first().and_then(|check| check.status), expect);
+        assert_eq!(wanted.as_reported().registration.checks.first().and_then(|check| check.status), expect);
     }
     check(State::Running, None, None);
     check(State::Running, Some(Health::Starting), Some(CheckStatus::Critical));
