@@ -3,6 +3,8 @@
 // A test whose world cannot be set up has failed, and says why by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "registration/acl.rs"]
+mod acl;
 #[path = "registration/dns.rs"]
 mod dns;
 #[path = "registration/engine.rs"]

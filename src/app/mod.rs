@@ -19,8 +19,10 @@ mod commit;
 mod git;
 mod keeper;
 mod leaving;
+pub mod policies;
 pub mod registering;
 mod relay;
+mod secrets;
 mod settings;
 pub mod start;
 mod token;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Election};
+use crate::http::tls::{Files, Tls};
 use crate::http::{self, Api};
 use crate::io::consul::Consul;
 use crate::io::docker::Docker;
@@ -70,6 +73,7 @@ pub async fn run(config: Config) -> Result<()> {
     let docker = Docker::connect(Some(&config.docker_host)).context("docker_host")?;
     let Some(place) = start::place(&docker, &config, &shutdown).await else { return Ok(()) };
     let consul = Consul::new(config.consul.clone()).context("consul")?;
+    let tls = tls(&config).context("tls")?.map(Arc::new);
     let listeners = listen(&config, place.address).await?;
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
     let (self_state, seen_by_consul) = watch::channel(place.self_state());
@@ -89,6 +93,15 @@ pub async fn run(config: Config) -> Result<()> {
         let work = registration::run(options, docker, consul.clone(), seen_by_consul, stages.register.clone());
         loops.spawn("registration", work);
     }
+    let watching = secrets::run(
+        consul.clone(),
+        config.clone(),
+        place.node.clone(),
+        place.manager,
+        tls.clone(),
+        stages.rest.clone(),
+    );
+    loops.spawn("secrets", watching);
     let api = Api {
         keeper: Arc::clone(&agent) as _,
         metrics,
@@ -96,6 +109,8 @@ pub async fn run(config: Config) -> Result<()> {
         cluster_token: agent.cluster_token(),
         webhook_secret: config.webhook_secret.clone(),
         branch: config.git.as_ref().map(|git| git.branch.clone()).unwrap_or_default(),
+        health_is_open: config.health_is_open,
+        tls,
     };
     loops.spawn("http", http::serve(listeners, api, stages.serve.clone()));
     info!(node = %place.node, address = %place.address, manager = place.manager, cluster = config.cluster, "agent started");
@@ -168,7 +183,7 @@ fn stand(
     let options = leader::Options {
         cluster: config.cluster.clone(),
         node: place.node.clone(),
-        address: format!("http://{advertised}"),
+        address: format!("{}://{advertised}", if config.tls.certificate.is_some() { "https" } else { "http" }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profile: match config.election {
             Election::Default => Profile::DEFAULT,
@@ -261,6 +276,12 @@ async fn tell_leadership(
             return;
         }
     }
+}
+
+/// What the API is secured with.
+fn tls(config: &Config) -> Result<Option<Tls>, http::tls::Error> {
+    let Some((cert, key)) = config.tls.certificate.clone() else { return Ok(None) };
+    Tls::new(Files { cert, key, client_ca: config.tls.client_ca_file.clone() }).map(Some)
 }
 
 async fn listen(config: &Config, node: IpAddr) -> Result<Vec<TcpListener>> {

@@ -119,6 +119,8 @@ impl Server {
             cluster_token: Arc::new(|| Some(Sensitive::new("internal".into()))),
             webhook_secret: webhook_secret.map(|secret| Sensitive::new(secret.into())),
             branch: "main".into(),
+            health_is_open: true,
+            tls: None,
         };
         let shutdown = CancellationToken::new();
         let done = tokio::spawn(serve(vec![listener], api, shutdown.clone()));

@@ -51,7 +51,7 @@ pub use fence::{Fence, FenceError};
 pub use keys::Keys;
 pub use lease::Profile;
 pub use record::{LeaderInfo, Record};
-pub use run::{Candidate, SIGN_OFF_MAX, stand};
+pub use run::{Candidate, SERVICE, SIGN_OFF_MAX, stand};
 
 use crate::io::consul;
 use crate::io::consul::Consul;

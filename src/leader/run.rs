@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -37,7 +38,7 @@ const WATCH_WAIT: Duration = Duration::from_mins(1);
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 
 /// The service that candidates' checks belong to.
-const SERVICE: &str = "swarmkeeper-leader";
+pub const SERVICE: &str = "swarmkeeper-leader";
 
 /// Prepares a candidate: what to run, what to watch, and what to ask before a write.
 pub fn stand(consul: Consul, options: Options, probe: Probe) -> (Candidate, watch::Receiver<Leadership>, Fence) {
@@ -48,7 +49,7 @@ pub fn stand(consul: Consul, options: Options, probe: Probe) -> (Candidate, watc
     let fence = Fence::new(consul.clone(), keys.lock(), granted, Arc::clone(&doubt));
     // With the cluster in it: two swarms on one Consul may have a node of the same name each.
     let id = format!("{SERVICE}:{}:{}", options.cluster, options.node);
-    let sender = Sender { consul, options, keys, id, probe };
+    let sender = Sender { consul, options, keys, id, probe, registered_at: AtomicU64::new(0) };
     (Candidate { sender: Arc::new(sender), leadership, grant, doubt, trouble: BTreeSet::new() }, seen, fence)
 }
 
@@ -177,6 +178,8 @@ struct Sender {
     /// Of our service, its check and our sessions.
     id: String,
     probe: Probe,
+    /// [`Consul::renewals`] when the check was registered.
+    registered_at: AtomicU64,
 }
 
 impl Sender {
@@ -206,8 +209,13 @@ impl Sender {
                 Event::Probed
             }
             Action::Register => {
-                consul.heartbeat_register(&self.heartbeat()).await?;
+                self.register().await?;
                 Event::Registered
+            }
+            // Consul's agent would go on telling its servers about the check with the token of the time before.
+            Action::Beat { .. } if consul.renewals() != self.registered_at.load(Ordering::Relaxed) => {
+                self.register().await?;
+                Event::Beaten
             }
             Action::Beat { note } => {
                 consul.heartbeat_pass(&self.id, &note, brief).await?;
@@ -238,6 +246,14 @@ impl Sender {
                 Event::Closed
             }
         })
+    }
+
+    /// Registers the check, passing, which is a sign of life too.
+    async fn register(&self) -> Result<(), consul::Error> {
+        let renewals = self.consul.renewals();
+        self.consul.heartbeat_register(&self.heartbeat()).await?;
+        self.registered_at.store(renewals, Ordering::Relaxed);
+        Ok(())
     }
 
     /// An earlier process that crashed left a session behind, which our heartbeats on the same check would keep alive.

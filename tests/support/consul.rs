@@ -23,6 +23,9 @@ const START_MAX: Duration = Duration::from_mins(1);
 /// How often a start is tried with other ports, should somebody take one between our look and Consul's.
 const ATTEMPTS_MAX: usize = 3;
 
+/// The token that may do everything, where ACLs are on.
+pub const ROOT: &str = "root";
+
 /// A running server; the name of its node is `consul-test`.
 #[derive(Debug)]
 pub struct ConsulServer {
@@ -53,6 +56,38 @@ impl ConsulServer {
         panic!("consul did not start in {ATTEMPTS_MAX} attempts");
     }
 
+    /// Starts a server that denies what no policy allows; [`Self::client`] may do everything.
+    pub async fn start_denying() -> Self {
+        Self::start_with(Self::denying(), Some(ROOT)).await
+    }
+
+    /// The configuration of a server that denies what no policy allows.
+    pub fn denying() -> Value {
+        json!({"acl": {"enabled": true, "default_policy": "deny", "tokens": {"master": ROOT, "agent": ROOT}}})
+    }
+
+    /// Makes a policy with these lines, and a token that has it.
+    pub async fn token(&self, rules: &str) -> String {
+        let name = format!("test-{}", free_port());
+        self.acl(reqwest::Method::PUT, "policy", json!({"Name": name, "Rules": rules})).await;
+        let token = self.acl(reqwest::Method::PUT, "token", json!({"Policies": [{"Name": name}]})).await;
+        token["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    /// Deletes a token.
+    pub async fn delete_token(&self, token: &str) {
+        let id = self.client_with(Some(token)).token_self().await.unwrap().unwrap();
+        self.acl(reqwest::Method::DELETE, &format!("token/{id}"), Value::Null).await;
+    }
+
+    async fn acl(&self, method: reqwest::Method, path: &str, body: Value) -> Value {
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let request = http.request(method, format!("{}/v1/acl/{path}", self.address())).header("X-Consul-Token", ROOT);
+        let answer = request.json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+        answer.json().await.unwrap()
+    }
+
     /// Such as `http://127.0.0.1:34567`.
     pub fn address(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
@@ -71,7 +106,7 @@ impl ConsulServer {
     /// A client with another token.
     pub fn client_with(&self, token: Option<&str>) -> Consul {
         let token = token.map(|token| Sensitive::new(token.to_owned()));
-        Consul::new(Options { address: self.address(), token }).unwrap()
+        Consul::new(Options { address: self.address(), token, ..Options::default() }).unwrap()
     }
 
     /// Kills the server as a power cut would; its data stays.
@@ -149,7 +184,7 @@ fn write_config(dir: &Path, more: &Value) -> (u16, u16) {
 
 fn spawn(dir: &Path) -> Child {
     // A client of the library installs the process's TLS provider.
-    drop(Consul::new(Options { address: "127.0.0.1:1".to_owned(), token: None }));
+    drop(Consul::new(Options { address: "127.0.0.1:1".to_owned(), ..Options::default() }));
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     Command::new(binary())
         .arg("agent")

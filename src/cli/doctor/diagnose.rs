@@ -4,7 +4,6 @@ use super::facts::{ConsulFacts, Facts};
 use super::{Check, SwarmFacts};
 use crate::config::{Config, Role};
 use crate::image::ImageRef;
-use crate::io::consul::acl::Right;
 use crate::io::dns;
 use crate::io::docker::{Info, SwarmState};
 use crate::registration::own::SERVICE;
@@ -128,13 +127,12 @@ fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) 
     checks.push(match &consul.rights_missing {
         Ok(missing) if missing.is_empty() => Check::pass("consul rights", "all that are needed"),
         Ok(missing) => {
-            let rules: Vec<_> = missing.iter().map(rule).collect();
             let what = if config.consul.token.is_none() {
                 "no token is set, and some rights are missing"
             } else {
                 "the token lacks rights"
             };
-            Check::fail("consul rights", what, format!("add to its policy: {}", rules.join(" ")))
+            Check::fail("consul rights", what, format!("add to its policy: {}", missing.join(" ")))
         }
         Err(error) => Check::fail("consul rights", error, "set consul.token to a token that Consul knows"),
     });
@@ -160,11 +158,6 @@ fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) 
         Err(error) => Check::warn("agents", error, "look again when Consul answers"),
     });
     checks
-}
-
-/// A right as a line of a policy.
-fn rule(right: &Right) -> String {
-    format!("{} \"{}\" {{ policy = \"{}\" }}", right.resource, right.segment, right.access)
 }
 
 fn dns(found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
@@ -320,7 +313,7 @@ all is well
         swarm.services.push(service);
         let consul = facts.consul.as_mut().unwrap();
         consul.raft_leader = Ok(None);
-        consul.rights_missing = Ok(vec![Right { resource: "session", segment: "m1".into(), access: "write" }]);
+        consul.rights_missing = Ok(vec![r#"session "m1" { policy = "write" }"#.to_owned()]);
         consul.claim = Ok(Some("swarm-2".into()));
         consul.agents = Ok((["m1".to_owned()].into(), ["m1".to_owned(), "m2".to_owned()].into()));
         let server: SocketAddr = "127.0.0.1:8600".parse().unwrap();
