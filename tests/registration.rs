@@ -5,10 +5,14 @@
 
 #[path = "registration/acl.rs"]
 mod acl;
+#[path = "support/ca.rs"]
+mod ca;
 #[path = "registration/dns.rs"]
 mod dns;
 #[path = "registration/engine.rs"]
 mod engine;
+#[path = "registration/secrets.rs"]
+mod secrets;
 #[path = "support/consul.rs"]
 mod support;
 #[path = "registration/swarm.rs"]

@@ -119,7 +119,7 @@ fn rules(role: Role, names: &Names) -> Vec<Rule> {
 /// Services by any name, or the agent's own and those that the operator allows.
 fn services(role: Role, names: &Names) -> Vec<Rule> {
     const WHY: &str = "registering containers and the agent itself";
-    let rule = |resource, segment: &str, access, why| Rule {
+    let line = |resource, segment: &str, access, why| Rule {
         resource,
         segment: segment.to_owned(),
         access,
@@ -127,15 +127,16 @@ fn services(role: Role, names: &Names) -> Vec<Rule> {
         sample: if segment.is_empty() { own::SERVICE.to_owned() } else { segment.to_owned() },
     };
     if names.services.is_empty() {
-        return vec![rule("service_prefix", "", "write", WHY)];
+        return vec![line("service_prefix", "", "write", WHY)];
     }
-    let mut rules =
-        vec![rule("service_prefix", "", "read", "seeing what others have registered, so that nothing is there twice")];
-    rules.push(rule("service", own::SERVICE, "write", "registering the agent itself"));
+    let others = "seeing what others have registered, so that nothing is there twice";
+    // Writing our own would imply reading it: the sample is somebody else's.
+    let mut rules = vec![Rule { sample: "consul".to_owned(), ..line("service_prefix", "", "read", others) }];
+    rules.push(line("service", own::SERVICE, "write", "registering the agent itself"));
     if role == Role::Keeper {
-        rules.push(rule("service", leader::SERVICE, "write", "the check that the leader's session hangs on"));
+        rules.push(line("service", leader::SERVICE, "write", "the check that the leader's session hangs on"));
     }
-    rules.extend(names.services.iter().map(|prefix| rule("service_prefix", prefix, "write", "registering containers")));
+    rules.extend(names.services.iter().map(|prefix| line("service_prefix", prefix, "write", "registering containers")));
     rules
 }
 
@@ -208,7 +209,16 @@ mod tests {
 
     #[test]
     fn a_policy_may_be_for_any_node_and_for_some_services() {
-        insta::assert_snapshot!(policy(Role::Keeper, &names(None, &["shop-"])).hcl(), @"");
+        insta::assert_snapshot!(policy(Role::Keeper, &names(None, &["shop-"])).hcl(), @r#"
+        service_prefix "" { policy = "read" }                        # seeing what others have registered, so that nothing is there twice
+        service "swarmkeeper" { policy = "write" }                   # registering the agent itself
+        service "swarmkeeper-leader" { policy = "write" }            # the check that the leader's session hangs on
+        service_prefix "shop-" { policy = "write" }                  # registering containers
+        agent_prefix "" { policy = "read" }                          # this agent's address and whether it runs scripts
+        node_prefix "" { policy = "read" }                           # on which nodes agents are well
+        session_prefix "" { policy = "write" }                       # the session that holds the lock
+        key_prefix "swarmkeeper/v1/<cluster>/" { policy = "write" }  # the lock, and what the leader publishes
+        "#);
     }
 
     #[test]

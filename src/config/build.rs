@@ -180,7 +180,8 @@ fn build_consul(values: &mut Values, notes: &mut Notes) -> consul::Options {
     let ca_file = values.path("consul.ca_file");
     if (cert_file.is_some() || ca_file.is_some()) && !address.starts_with("https://") {
         let message = format!("certificates are set, and {address} is not reached by https");
-        notes.mistakes.push(mistake("consul.address", message, "write https://HOST:PORT, or set consul.https"));
+        // Consul's own variables may stand in the environment for other programs.
+        notes.warnings.push(finding("consul.address", message, "write https://HOST:PORT, or set consul.https"));
     }
     consul::Options { address, token: values.secret("consul.token"), token_file, ca_file, cert_file, key_file }
 }
@@ -190,7 +191,7 @@ fn build_tls(values: &mut Values, notes: &mut Notes) -> Tls {
     let client_ca_file = values.path("tls.client_ca_file");
     if client_ca_file.is_some() && certificate.is_none() {
         let message = "clients can show a certificate only where the API has one";
-        notes.mistakes.push(mistake("tls.client_ca_file", message, "set tls.cert_file and tls.key_file"));
+        notes.mistakes.push(finding("tls.client_ca_file", message, "set tls.cert_file and tls.key_file"));
     }
     Tls { certificate, client_ca_file, ca_file: values.path("tls.ca_file") }
 }
@@ -203,13 +204,13 @@ fn pair(keys: [&'static str; 2], values: &mut Values, notes: &mut Notes) -> Opti
         (None, None) => None,
         (found, _) => {
             let (set, missing) = if found.is_some() { (cert, key) } else { (key, cert) };
-            notes.mistakes.push(mistake(set, format!("{missing} is missing beside it"), "set both"));
+            notes.mistakes.push(finding(set, format!("{missing} is missing beside it"), "set both"));
             None
         }
     }
 }
 
-fn mistake(path: &str, message: impl Into<String>, mend: &str) -> Finding {
+fn finding(path: &str, message: impl Into<String>, mend: &str) -> Finding {
     Finding { location: None, path: path.to_owned(), message: message.into(), mend: mend.to_owned() }
 }
 

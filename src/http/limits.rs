@@ -94,11 +94,14 @@ impl Drop for Seat {
 
 /// Who is counted as one: an IPv4 address, or a /64 of IPv6, which one machine often has whole. None for this node's own processes.
 fn counted(peer: IpAddr) -> Option<IpAddr> {
-    match peer.to_canonical() {
-        peer if peer.is_loopback() => None,
-        IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
-        peer => Some(peer),
+    let peer = peer.to_canonical();
+    if peer.is_loopback() {
+        return None;
     }
+    Some(match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    })
 }
 
 #[cfg(test)]

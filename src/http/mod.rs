@@ -198,4 +198,9 @@ impl From<keeper::Error> for CommandError {
 }
 
 #[cfg(test)]
+#[path = "../../tests/support/ca.rs"]
+mod ca;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

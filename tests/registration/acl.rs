@@ -54,7 +54,7 @@ async fn work_as_agent(consul: &Consul, service: &str) -> Result<(), String> {
         }
     }
     let found = consul.agent_services().await.map_err(|error| text(&error))?;
-    for wanted in [own::SERVICE, service] {
+    for wanted in [own::SERVICE, service, "theirs"] {
         if !found.values().any(|found| found.name == wanted) {
             return Err(format!("{wanted} is not to be seen"));
         }
@@ -144,6 +144,7 @@ async fn work(role: Role, consul: &Consul, service: &str) -> Result<(), String> 
 async fn check(role: Role, services: &[&str], service: &str) {
     let server = ConsulServer::start_denying().await;
     let Policy { rules, .. } = policies::policy(role, &names(services));
+    server.client().register_service(&entry("a-strangers", 1)).await.unwrap();
     let all = client(&server, &rules).await;
     work(role, &all, service).await.unwrap();
     let policy = policies::policy(role, &names(services));
@@ -183,6 +184,7 @@ async fn services_may_be_limited_to_some_names() {
 async fn a_policy_for_any_node_suffices_too() {
     let server = ConsulServer::start_denying().await;
     let names = Names { node: None, ..names(&[]) };
+    server.client().register_service(&entry("a-strangers", 1)).await.unwrap();
     let consul = client(&server, &policies::policy(Role::Keeper, &names).rules).await;
     work(Role::Keeper, &consul, "web").await.unwrap();
 }

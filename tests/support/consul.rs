@@ -33,6 +33,7 @@ pub struct ConsulServer {
     dir: tempfile::TempDir,
     http_port: u16,
     dns_port: u16,
+    tls_port: u16,
     token: Option<String>,
 }
 
@@ -46,9 +47,15 @@ impl ConsulServer {
     pub async fn start_with(more: Value, token: Option<&str>) -> Self {
         for _ in 0..ATTEMPTS_MAX {
             let dir = tempfile::tempdir().unwrap();
-            let (http_port, dns_port) = write_config(dir.path(), &more);
-            let mut server =
-                Self { child: spawn(dir.path()), dir, http_port, dns_port, token: token.map(ToOwned::to_owned) };
+            let (http_port, dns_port, tls_port) = write_config(dir.path(), &more);
+            let mut server = Self {
+                child: spawn(dir.path()),
+                dir,
+                http_port,
+                dns_port,
+                tls_port,
+                token: token.map(ToOwned::to_owned),
+            };
             if server.ready().await {
                 return server;
             }
@@ -91,6 +98,11 @@ impl ConsulServer {
     /// Such as `http://127.0.0.1:34567`.
     pub fn address(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    /// Such as `https://127.0.0.1:34568`; it answers there if its configuration names a certificate.
+    pub fn https_address(&self) -> String {
+        format!("https://127.0.0.1:{}", self.tls_port)
     }
 
     /// Where it answers DNS, on loopback.
@@ -159,9 +171,10 @@ impl Drop for ConsulServer {
     }
 }
 
-/// The ports for HTTP and DNS.
-fn write_config(dir: &Path, more: &Value) -> (u16, u16) {
-    let (http, dns) = (free_port(), free_port());
+/// The ports for HTTP, DNS and HTTPS.
+fn write_config(dir: &Path, more: &Value) -> (u16, u16, u16) {
+    let (http, dns, https) = (free_port(), free_port(), free_port());
+    let https_or_none = if more.get("cert_file").is_some() { i32::from(https) } else { -1 };
     let mut config = json!({
         "node_name": "consul-test",
         "server": true,
@@ -173,13 +186,13 @@ fn write_config(dir: &Path, more: &Value) -> (u16, u16) {
         "performance": { "raft_multiplier": 1 },
         "ports": {
             "http": http, "dns": dns, "server": free_port(), "serf_lan": free_port(),
-            "serf_wan": -1, "grpc": -1, "https": -1
+            "serf_wan": -1, "grpc": -1, "https": https_or_none
         },
     });
     let (Some(config_map), Some(more)) = (config.as_object_mut(), more.as_object()) else { unreachable!() };
     config_map.extend(more.clone());
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    (http, dns)
+    (http, dns, https)
 }
 
 fn spawn(dir: &Path) -> Child {

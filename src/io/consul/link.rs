@@ -43,9 +43,16 @@ pub(super) struct Link {
 struct Connection {
     http: reqwest::Client,
     secrets: Secrets,
-    /// The token's ID once Consul has told it, or that there are no ACLs.
-    token_id: Option<Option<String>>,
+    token_id: TokenId,
     renewals: u64,
+}
+
+/// What is known of the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum TokenId {
+    Unknown,
+    /// None where Consul runs without ACLs.
+    Told(Option<String>),
 }
 
 /// What the files say.
@@ -68,7 +75,7 @@ impl Link {
 
     fn with(options: Options, is_https: bool, socket: Option<PathBuf>, secrets: Secrets) -> Result<Self, Error> {
         let http = client(&options, is_https, socket.as_deref(), &secrets)?;
-        let now = RwLock::new(Connection { http, secrets, token_id: None, renewals: 0 });
+        let now = RwLock::new(Connection { http, secrets, token_id: TokenId::Unknown, renewals: 0 });
         Ok(Self { options, is_https, socket, now })
     }
 
@@ -110,7 +117,7 @@ impl Consul {
         let Connection { http, secrets, .. } = candidate.link.read(Clone::clone);
         self.link.write(|now| {
             let renewals = now.renewals + 1;
-            *now = Connection { http, secrets, token_id: Some(token_id), renewals };
+            *now = Connection { http, secrets, token_id: TokenId::Told(token_id), renewals };
         });
         Ok(Renewal::Renewed)
     }
@@ -127,14 +134,14 @@ impl Consul {
         if !has_token {
             return Ok(None);
         }
-        if let Some(known) = known {
+        if let TokenId::Told(known) = known {
             return Ok(known);
         }
         let id = self.token_self().await?;
         self.link.write(|now| {
             // Unless it was replaced meanwhile.
             if now.renewals == renewals {
-                now.token_id = Some(id.clone());
+                now.token_id = TokenId::Told(id.clone());
             }
         });
         Ok(id)
