@@ -171,8 +171,9 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
 
 fn build_consul(values: &mut Values, notes: &mut Notes) -> consul::Options {
     let mut address = values.text("consul.address").unwrap_or_default();
-    if values.switch("consul.https") && !address.contains("://") {
-        address = format!("https://{address}");
+    let is_https = values.switch("consul.https");
+    if !address.contains("://") {
+        address = format!("{}://{address}", if is_https { "https" } else { "http" });
     }
     let token_file = values.1.get("consul.token").cloned();
     let pair = pair(["consul.cert_file", "consul.key_file"], values, notes);

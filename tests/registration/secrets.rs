@@ -1,11 +1,14 @@
 //! TLS, the unix socket, and tokens and certificates that change while everything runs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use swarmkeeper::app::policies::{self, Names, Policy, Role};
 use swarmkeeper::io::consul::{Consul, Options, Renewal};
 use swarmkeeper::io::docker::Health;
+use swarmkeeper::leader::{self, Probe, Profile};
 use swarmkeeper::registration::Registrar;
 use tokio_util::sync::CancellationToken;
 
@@ -212,4 +215,40 @@ async fn a_token_that_is_no_good_is_not_used() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     world.consul.agent_self().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_leads_on_in_the_same_term_while_its_token_is_rotated() {
+    let mut world = World::start().await;
+    let options = leader::Options {
+        cluster: "swarm".to_owned(),
+        node: "node1".to_owned(),
+        address: "http://10.0.0.1:7979".to_owned(),
+        version: "1.0.0".to_owned(),
+        profile: Profile::FAST,
+        swarm_cluster_id: "swarm-1".to_owned(),
+    };
+    let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
+    let (candidate, _leadership, fence) = leader::stand(world.consul.clone(), options, probe);
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(candidate.run(shutdown.clone()));
+    let term = tokio::time::timeout(Duration::from_secs(30), fence.opened()).await.unwrap().unwrap().token;
+    let next = world.server.token(&policy().hcl()).await;
+    assert_eq!(world.says(&next).await.unwrap(), Renewal::Renewed);
+    // A beat later the check has been registered with the new token.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    world.server.delete_token(&world.token).await;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(6) {
+        assert_eq!(fence.permit().unwrap().token, term);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    // With the old token Consul's agent could not have told its servers that the check is gone.
+    let begin = Instant::now();
+    while !world.server.client().health_nodes(leader::SERVICE, false).await.unwrap().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the candidate's check is still in the catalog");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
