@@ -121,8 +121,11 @@ impl ImageRef {
     }
 
     /// Registry and repository as people write them: `nginx`, `grafana/loki`, `host:5000/app`.
+    ///
+    /// Docker's CLI makes `my.org/app`, an image of a registry `my.org`, out of `docker.io/my.org/app`; here such a name stays whole.
     pub fn familiar_name(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
+        let reads_otherwise = self.path.split_once('/').is_some_and(|(first, _)| looks_like_a_registry(first));
+        if self.domain != DEFAULT_DOMAIN || reads_otherwise {
             return format!("{}/{}", self.domain, self.path);
         }
         match self.path.strip_prefix(OFFICIAL_PREFIX) {
@@ -360,6 +363,15 @@ mod tests {
             (&"a/".repeat(200), "the repository's name is longer than 255 characters"),
         ] {
             assert_eq!(ImageRef::parse(text).unwrap_err().why, why);
+        }
+    }
+
+    #[test]
+    fn a_path_that_looks_like_a_registry_keeps_its_own_before_it() {
+        for text in ["docker.io/my.org/app:1", "docker.io/localhost/app:1"] {
+            let image = ImageRef::parse(text).unwrap();
+            assert_eq!(image.familiar(), text);
+            assert_eq!(ImageRef::parse(&image.familiar()).unwrap(), image);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The words that all parts share: names, revisions, remarks about files, and what a stack should be.
 
+mod ignore;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec};
+
+pub use ignore::{Field, Ignored, LABEL_IGNORE, check_ignored};
 
 /// A stack's name, the namespace of its objects.
 ///
@@ -192,6 +196,10 @@ pub struct StackSettings {
     pub drift: Drift,
     /// What to do when a rollout fails.
     pub on_failure: OnFailure,
+    /// True: a task of a rollout is healthy only while no check in Consul says that it is critical.
+    pub consul_checks: bool,
+    /// True: a network whose definition changed is removed and made anew, with the services on it.
+    pub recreate: bool,
     /// How long a rollout may take before it counts as failed.
     pub timeout: Duration,
 }
@@ -204,6 +212,8 @@ impl Default for StackSettings {
             removed: false,
             drift: Drift::Report,
             on_failure: OnFailure::RollbackService,
+            consul_checks: false,
+            recreate: false,
             timeout: Duration::from_mins(10),
         }
     }
@@ -235,7 +245,7 @@ pub enum Drift {
 pub enum OnFailure {
     /// Bring the failed service back to its previous spec; the others stay.
     RollbackService,
-    /// Bring every service that this rollout changed back to its previous spec.
+    /// Bring every service that this rollout changed back to its previous spec, and remove those that it made.
     RollbackStack,
     /// Leave everything as it is and wait for a person.
     Stop,

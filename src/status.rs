@@ -61,8 +61,34 @@ pub struct LeaderStatus {
     /// When it took the lock.
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
-    /// The fencing token, Consul's ModifyIndex of the acquiring write.
+    /// The fencing token: later leaders have larger ones.
     pub token: u64,
+}
+
+/// Who leads and who could: the shape of `/v1/leader` and of `leader --output json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaderReport {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Where the lock is kept: `consul` or `swarm`.
+    pub coordination: String,
+    /// Who leads and since when; none while nobody does.
+    pub leader: Option<LeaderStatus>,
+    /// The managers' agents, by node.
+    pub candidates: Vec<Candidate>,
+    /// Why something is missing here; none if nothing is.
+    pub problem: Option<String>,
+}
+
+/// One who may lead.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The node's name.
+    pub node: String,
+    /// False if it would not be elected now.
+    pub stands: bool,
+    /// What it says of itself, or what is said of it.
+    pub note: String,
 }
 
 /// The Config Repo, for people.
@@ -103,8 +129,14 @@ pub struct StackStatus {
     pub next: Option<String>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
+    /// Everything the plan had to remark, one line each; `note` is the first of them.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Remarks, such as keys without effect.
     pub warnings: Vec<String>,
+    /// While a failure holds it: the last lines that the failing task printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// A stack's state in one word, as `status` prints it.
@@ -208,6 +240,9 @@ pub struct HistoryEntry {
     pub reason: String,
     /// The digests that it ran or tried, by the image's text in git.
     pub digests: BTreeMap<String, String>,
+    /// The last lines that the failing task printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// How a rollout ended.
@@ -308,6 +343,10 @@ pub enum Command {
         /// Make it active again instead.
         undo: bool,
     },
+    /// Let another lead: the leader hands over, and does not stand for a while.
+    StepDown,
+    /// Look at git soon, without an answer about it: what a follower passes on.
+    Wake,
     /// Forget this swarm: take our state, KV and registrations away and nothing else.
     Leave,
 }

@@ -87,6 +87,8 @@ mod tests {
             note: String::new(),
             next: None,
             services: vec![],
+            notes: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }
     }

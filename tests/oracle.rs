@@ -5,6 +5,10 @@
 //! must the verdicts on files that are wrong, and ours say where. No key of the CLI's schema may be without a case, and none
 //! without effect goes unnamed.
 //!
+//! Updates (`tests/oracle/updates.rs`) are compared in the same way, on a swarm where the stack has been deployed before: bodies and
+//! queries of every write, the order of their kinds, logins sent along. Where we differ on purpose, the case says so.
+//! Reads are free: we ask for whole lists, the CLI for one object after the other.
+//!
 //! Needs Docker's CLI, 28 or newer: the machine's own, the one that `lab install` fetches, or what the variable `DOCKER` names.
 
 // A test's helpers fail as the test does: loudly. Clippy exempts only the functions marked as tests.
@@ -24,10 +28,16 @@ mod generated;
 mod ours;
 #[path = "oracle/schema.rs"]
 mod schema;
+#[path = "oracle/swarm.rs"]
+mod swarm;
+#[path = "oracle/updates.rs"]
+mod updates;
 
 use case::Case;
 use coverage::Coverage;
+use engine::NO_REGISTRY;
 use futures_util::StreamExt as _;
+use swarm::Swarm;
 use swarmkeeper::compose::Mode;
 
 /// What both sides see of the environment.
@@ -38,6 +48,7 @@ const ENVIRONMENT: [(&str, &str); 5] =
 const CLI_AT_ONCE: usize = 4;
 
 const CASES_MIN: usize = 150;
+const UPDATES_MIN: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn we_send_what_docker_stack_deploy_sends() {
@@ -65,6 +76,20 @@ async fn we_refuse_what_the_cli_would_send_in_vain() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn we_update_what_docker_stack_deploy_updates() {
+    let cases = case::all("updates");
+    assert!(cases.len() >= UPDATES_MIN);
+    let differences = in_parallel(cases, updates::as_the_case_says).await;
+    assert!(differences.is_empty(), "ours, and the CLI's:\n{}", differences.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deployed_is_not_written_again_and_hand_edits_are_undone_alike() {
+    let differences = in_parallel(case::all("same"), redeployed).await;
+    assert!(differences.is_empty(), "ours, and the CLI's:\n{}", differences.join("\n"));
+}
+
 #[test]
 fn our_keys_are_those_of_the_clis_schemas() {
     let (ours, theirs) = (schema::of_ours(), schema::of_the_cli());
@@ -90,17 +115,27 @@ fn generated_stacks_come_out_alike() {
 async fn same(case: Case) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let files = case.write(folder.path());
-    let theirs = engine::docker_deploys(&files).await;
+    let theirs = engine::docker_deploys(&files, &NO_REGISTRY, Swarm::default()).await;
     if !theirs.output.status.success() {
         return vec![format!("{}: the CLI refuses it: {}", case.name, String::from_utf8_lossy(&theirs.output.stderr))];
     }
     match ours::load(&files, folder.path()) {
         Ok(objects) => {
-            let ours = engine::we_deploy(&files, ours::external(&objects)).await;
-            ours::differences(&ours, &theirs, &case.name)
+            let swarm = Swarm::default().with_external(&ours::external(&objects));
+            let ours = engine::we_deploy(&files, &NO_REGISTRY, swarm).await;
+            case.named(ours::differences(&ours, &theirs))
         }
         Err(mistakes) => vec![format!("{}: we refuse it: {mistakes}", case.name)],
     }
+}
+
+/// What is wrong with the second deploy of a case, and with one after hand edits.
+async fn redeployed(case: Case) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let files = case.write(folder.path());
+    let Ok(objects) = ours::load(&files, folder.path()) else { return vec![format!("{}: we refuse it", case.name)] };
+    let swarm = engine::docker_deploys(&files, &NO_REGISTRY, Swarm::default()).await.swarm;
+    case.named(updates::of_what_was_deployed(&files, swarm.with_external(&ours::external(&objects))).await)
 }
 
 /// Whether we refuse the case, and say where; and whether the CLI does, or not.
@@ -108,7 +143,7 @@ async fn refused(case: Case, by_the_cli: bool) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let files = case.write(folder.path());
     let mut complaints = Vec::new();
-    let theirs = engine::docker_deploys(&files).await.output;
+    let theirs = engine::docker_deploys(&files, &NO_REGISTRY, Swarm::default()).await.output;
     if theirs.status.success() == by_the_cli {
         let verdict = if by_the_cli { "takes" } else { "refuses" };
         let words = String::from_utf8_lossy(&theirs.stderr);

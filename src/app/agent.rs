@@ -15,10 +15,11 @@ use crate::config::Config;
 use crate::http::{ASK_AGAIN, Asker, ClusterToken, CommandError, CommandErrorKind, Health, Keeper as Api};
 use crate::io::consul::Consul;
 use crate::io::keeper;
-use crate::leader::{self, Leadership, Probe};
+use crate::leader::swarm::slip::Kind;
+use crate::leader::{self, Coordination, Gate, Leadership, Probe};
 use crate::model::{Sensitive, StackName};
 use crate::registration::SelfState;
-use crate::status::{ClusterStatus, Command, LeaderStatus, StackHistory, StackStatus};
+use crate::status::{ClusterStatus, Command, LeaderReport, LeaderStatus, StackHistory, StackStatus};
 
 /// A command for the leader's loop, with where its answer goes.
 pub type Order = (Command, oneshot::Sender<Result<String, CommandError>>);
@@ -40,18 +41,24 @@ pub struct Manager {
     pub passes: Arc<Waiters>,
     /// Asks for a look at git.
     pub fetches: Arc<Waiters>,
-    /// Tells the leader, through Consul, that somebody woke us.
+    /// Tells the leader that somebody woke us.
     pub wakes: mpsc::Sender<()>,
     /// Asks the engine, when people want to know why nobody leads.
     pub probe: Probe,
     /// What keepers show each other.
     pub token: Arc<RwLock<Option<Sensitive<String>>>>,
+    /// Where the lock is.
+    pub lock: Arc<dyn Coordination>,
+    /// In one word.
+    pub coordination: Kind,
+    /// What a step-down is asked of.
+    pub gate: Gate,
 }
 
 /// This node's agent.
 pub struct Agent {
     cluster: String,
-    consul: Consul,
+    consul: Option<Consul>,
     api_token: Option<Sensitive<String>>,
     /// By which the leader's certificate is trusted.
     ca_file: Option<PathBuf>,
@@ -65,7 +72,7 @@ impl Agent {
     pub fn new(
         config: &Config,
         place: &Place,
-        consul: Consul,
+        consul: Option<Consul>,
         self_state: watch::Receiver<SelfState>,
         manager: Option<Manager>,
     ) -> Self {
@@ -82,13 +89,7 @@ impl Agent {
 
     /// What keepers of this cluster show each other.
     pub fn cluster_token(&self) -> ClusterToken {
-        let token = self.manager.as_ref().map(|manager| Arc::clone(&manager.token));
-        Arc::new(move || read(token.as_ref()?))
-    }
-
-    /// True while this agent leads, suspended or not.
-    pub fn leads(&self) -> bool {
-        self.leading().is_some()
+        self.manager.as_ref().map_or_else(|| Arc::new(|| None) as ClusterToken, |manager| cluster_token(&manager.token))
     }
 
     /// The manager's part while it leads.
@@ -103,20 +104,25 @@ impl Agent {
             Leadership::Follower { leader } => leader.clone(),
             Leadership::Leading { .. } | Leadership::Suspended { .. } => None,
         });
-        match known {
-            Some(leader) => Some(leader),
-            None => leader::current(&self.consul, &self.cluster).await.ok().flatten(),
+        match (known, &self.manager, &self.consul) {
+            (Some(leader), _, _) => Some(leader),
+            (None, Some(manager), _) => manager.lock.current().await.ok().flatten(),
+            (None, None, Some(consul)) => leader::current(consul, &self.cluster).await.ok().flatten(),
+            (None, None, None) => None,
         }
     }
 
     /// A swarm without quorum has no leader of ours either, and the engine says so best.
     async fn why_nobody_leads(&self) -> String {
         let hindered = match &self.manager {
-            Some(manager) => (manager.probe)().await.err(),
+            Some(manager) => (manager.probe)().await.err().map(|hindrance| hindrance.to_string()),
             None => None,
         };
         match hindered {
             Some(reason) => format!("nobody leads: {reason}"),
+            None if self.manager.is_none() && self.consul.is_none() => {
+                "this is a worker, and without Consul it does not know who leads: ask on a manager".to_owned()
+            }
             None => "nobody leads at the moment".to_owned(),
         }
     }
@@ -141,13 +147,12 @@ impl Agent {
 
     /// What is left to know without a leader that answers: what it published.
     async fn published(&self, problem: String) -> ClusterStatus {
-        let leader = self.leader().await.map(|leader| LeaderStatus {
-            node: leader.node,
-            since: leader.since,
-            token: leader.token,
-        });
+        let leader = self.leader().await.map(LeaderStatus::from);
         let prefix = leader::Keys::new(&self.cluster).stacks();
-        let pairs = self.consul.kv_list(&prefix).await.unwrap_or_default();
+        let pairs = match &self.consul {
+            Some(consul) => consul.kv_list(&prefix).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
         let stacks = pairs.iter().filter_map(|pair| serde_json::from_slice::<StackStatus>(&pair.value).ok()).collect();
         ClusterStatus {
             cluster: self.cluster.clone(),
@@ -161,7 +166,68 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Who leads and who could, as this manager finds it.
+    async fn leader_report(&self, manager: &Manager) -> LeaderReport {
+        let leadership = manager.leadership.borrow().clone();
+        let leader = match leadership {
+            Leadership::Leading { token, since, .. } | Leadership::Suspended { token, since } => {
+                Some(LeaderStatus { node: self.place.node.clone(), since, token })
+            }
+            Leadership::Follower { .. } => self.leader().await.map(LeaderStatus::from),
+        };
+        let (candidates, problem) = match manager.lock.candidates().await {
+            Ok(mut candidates) => {
+                candidates.sort();
+                (candidates, None)
+            }
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let coordination = manager.coordination.word().to_owned();
+        LeaderReport { cluster: self.cluster.clone(), coordination, leader, candidates, problem }
+    }
+
+    /// Hands over, if somebody is there to take over.
+    async fn step_down(&self, manager: &Manager) -> Result<String, CommandError> {
+        let report = self.leader_report(manager).await;
+        let node = &self.place.node;
+        if !report.candidates.iter().any(|candidate| candidate.stands && candidate.node != *node) {
+            return Err(CommandError {
+                kind: CommandErrorKind::Conflict,
+                error: report.problem.unwrap_or_else(|| format!("nobody but {node} stands for leader")),
+                next: "`swarmkeeper leader` shows the candidates; start an agent on another manager".into(),
+            });
+        }
+        manager.gate.step_down();
+        let cool_down = leader::COOL_DOWN.as_secs();
+        Ok(format!("{node} hands over, and does not stand again for {cool_down} s"))
+    }
+}
+
 impl Api for Agent {
+    fn leader(&self, asker: Asker) -> BoxFuture<'_, LeaderReport> {
+        async move {
+            if let Some(manager) = &self.manager {
+                return self.leader_report(manager).await;
+            }
+            let unknown = |problem| LeaderReport {
+                cluster: self.cluster.clone(),
+                coordination: String::new(),
+                leader: None,
+                candidates: Vec::new(),
+                problem: Some(problem),
+            };
+            if asker == Asker::Keeper {
+                return unknown(format!("{} is a worker", self.place.node));
+            }
+            match self.ask_leader().await {
+                Ok((_, client)) => client.leader().await.unwrap_or_else(|error| unknown(error.to_string())),
+                Err(error) => unknown(error.error),
+            }
+        }
+        .boxed()
+    }
+
     fn status(&self, asker: Asker) -> BoxFuture<'_, ClusterStatus> {
         async move {
             if let Some(manager) = self.leading() {
@@ -209,8 +275,14 @@ impl Api for Agent {
                 let (_, client) = self.ask_leader().await?;
                 return client.command(&command).await.map_err(CommandError::from);
             };
-            if command == Command::Sync {
-                manager.fetches.pass().await;
+            match command {
+                Command::StepDown => return self.step_down(manager).await,
+                Command::Wake => {
+                    manager.fetches.wake.notify_one();
+                    return Ok("woken".to_owned());
+                }
+                Command::Sync => manager.fetches.pass().await,
+                _ => {}
             }
             let (answer, answered) = oneshot::channel();
             let gone =
@@ -242,6 +314,18 @@ impl Api for Agent {
             .collect();
         Health { live: true, ready: problems.is_empty(), problems }
     }
+}
+
+impl From<leader::LeaderInfo> for LeaderStatus {
+    fn from(leader: leader::LeaderInfo) -> Self {
+        Self { node: leader.node, since: leader.since, token: leader.token }
+    }
+}
+
+/// What keepers of this cluster show each other, once it is known.
+pub fn cluster_token(token: &Arc<RwLock<Option<Sensitive<String>>>>) -> ClusterToken {
+    let token = Arc::clone(token);
+    Arc::new(move || read(&token))
 }
 
 fn read(token: &RwLock<Option<Sensitive<String>>>) -> Option<Sensitive<String>> {

@@ -3,10 +3,12 @@
 //! ```text
 //!  every node   registration ── Consul          http ── Agent ──┬── status, commands
 //!                                                               │
-//!  managers     candidate ──► Leadership, Fence ──► keeper ◄────┤
+//!  managers     candidate ──► Leadership, Gate ───► keeper ◄────┤
 //!               git ──────────► GitView ───────────► │          │
 //!               wakes (KV) ◄── followers' webhooks   └► Consul KV, notify, metrics
 //! ```
+//!
+//! Without Consul the lock is in the swarm, followers' webhooks reach the leader through its API, and the status is there only.
 //!
 //! # Shutdown
 //!
@@ -40,14 +42,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Election};
+use crate::config::{Config, Coordination as Coordinated, Election};
 use crate::http::tls::{Files, Tls};
 use crate::http::{self, Api};
 use crate::io::consul::Consul;
 use crate::io::docker::Docker;
 use crate::io::git::GitRepo;
 use crate::io::swarm::Swarm;
-use crate::leader::{self, Leadership, Profile};
+use crate::leader::swarm::mandate::{self, Mandate};
+use crate::leader::swarm::slip::Kind;
+use crate::leader::{self, ByConsul, BySwarm, Coordination, Fence, Leadership, Profile};
 use crate::notify::Notifier;
 use crate::registration::{self, SelfState};
 use crate::telemetry;
@@ -59,7 +63,7 @@ pub use start::git_options;
 use agent::{Agent, Manager};
 use git::{Fetching, GitView};
 use keeper::Keeper;
-use relay::Relay;
+use relay::{Relay, Road};
 use start::Place;
 use waiters::Waiters;
 
@@ -79,29 +83,36 @@ pub async fn run(config: Config) -> Result<()> {
     let (self_state, seen_by_consul) = watch::channel(place.self_state());
 
     let stages = Stages::default();
-    let manager = if place.manager {
-        let Some(swarm) = start::swarm(&config, &shutdown).await else { return Ok(()) };
-        Some(stand(&config, &place, port, &consul, swarm, &self_state, &stages, &mut loops)?)
+    let lead = if place.manager {
+        let Some((swarm, swarm_cluster_id)) = start::swarm(&config, &shutdown).await else { return Ok(()) };
+        let options = candidate(&config, &place, port, swarm_cluster_id);
+        let settled = start::coordination(&config, &swarm, &consul, &options, &shutdown).await;
+        let Some(kind) = settled else { return Ok(()) };
+        Some(Lead { swarm, options, kind })
     } else {
         None
     };
+    let lock = lead.as_ref().map(|lead| lead.kind);
+    let consul = start::uses_consul(&config, lock).then_some(consul);
+    let swarm = lead.as_ref().map(|lead| lead.swarm.clone());
+    let manager = match lead {
+        Some(lead) => Some(stand(&config, &place, consul.as_ref(), lead, &self_state, &stages, &mut loops)?),
+        None => None,
+    };
     let agent = Arc::new(Agent::new(&config, &place, consul.clone(), seen_by_consul.clone(), manager));
 
-    if config.registration.enable {
-        let options = registering::options(&config, &place, port)?;
-        let docker = docker.keeping_label(config.registration.ip_from_label.as_deref());
-        let work = registration::run(options, docker, consul.clone(), seen_by_consul, stages.register.clone());
-        loops.spawn("registration", work);
+    match &consul {
+        Some(consul) if config.registration.enable => {
+            let options = registering::options(&config, &place, port)?;
+            let docker = docker.keeping_label(config.registration.ip_from_label.as_deref());
+            let work = registration::run(options, docker, consul.clone(), seen_by_consul, stages.register.clone());
+            loops.spawn("registration", work);
+        }
+        Some(_) => {}
+        None => info!("registration, DNS and prefetch need Consul, and none is configured; all else works without"),
     }
-    let watching = secrets::run(
-        consul.clone(),
-        config.clone(),
-        place.node.clone(),
-        place.manager,
-        tls.clone(),
-        stages.rest.clone(),
-    );
-    loops.spawn("secrets", watching);
+    let token = consul.clone().map(|consul| secrets::Watch::new(consul, &config, &place, lock));
+    loops.spawn("secrets", secrets::run(token, tls.clone(), stages.rest.clone()));
     let api = Api {
         keeper: Arc::clone(&agent) as _,
         metrics,
@@ -119,9 +130,9 @@ pub async fn run(config: Config) -> Result<()> {
     // Cancel-safe: the loops go on in their tasks, and looking at a key holds nothing.
     let ended = tokio::select! {
         ended = loops.watch(&shutdown) => ended,
-        left = leaving::told(&consul, &config.cluster, started, &shutdown) => {
+        left = leaving::told(consul.as_ref(), swarm.as_ref(), &config.cluster, started, &shutdown) => {
             if left {
-                leave(&config, &place, &consul, &agent, &stages, &mut loops, &shutdown).await;
+                leave(&config, &place, consul.as_ref(), swarm.as_ref(), &stages, &mut loops, &shutdown).await;
             }
             Ok(())
         }
@@ -130,57 +141,57 @@ pub async fn run(config: Config) -> Result<()> {
     ended
 }
 
+/// What only managers have.
+struct Lead {
+    /// The swarm, without a gate.
+    swarm: Swarm,
+    /// Who we are for the others.
+    options: leader::Options,
+    /// Where the lock is.
+    kind: Kind,
+}
+
 /// Takes this node's registrations away and waits, idle, for its end.
 async fn leave(
     config: &Config,
     place: &Place,
-    consul: &Consul,
-    agent: &Agent,
+    consul: Option<&Consul>,
+    swarm: Option<&Swarm>,
     stages: &Stages,
     loops: &mut Loops,
     shutdown: &CancellationToken,
 ) {
-    let led = agent.leads();
     warn!("told to leave: this agent registers and deploys nothing any more");
     stages.stop_working(config, loops).await;
-    match registration::remove_own(consul, &place.engine_id).await {
-        Ok(services) => info!(services, "registrations taken away; what runs goes on running"),
-        Err(error) => error!(%error, "registrations stay in consul"),
+    if let Some(consul) = consul {
+        match registration::remove_own(consul, &place.engine_id).await {
+            Ok(services) => info!(services, "registrations taken away; what runs goes on running"),
+            Err(error) => error!(%error, "registrations stay in consul"),
+        }
     }
-    // The leader goes last: another would take over, and make anew what was taken away.
-    let all_have_left =
-        led && shutdown.run_until_cancelled(tokio::time::sleep(leaving::ALL_HAVE_LOOKED)).await.is_some();
+    // Nobody can take over any more; managers clean up when all have heard of it.
+    let all_have_looked = shutdown.run_until_cancelled(tokio::time::sleep(leaving::ALL_HAVE_LOOKED)).await.is_some();
     stages.sign_off(config, loops).await;
-    if all_have_left {
-        match consul.kv_delete_all(leader::Keys::new(&config.cluster).root()).await {
-            Ok(()) => info!("our keys in consul are gone"),
-            Err(error) => error!(%error, "our keys stay in consul"),
+    if let Some(swarm) = swarm.filter(|_| all_have_looked) {
+        if let Some(consul) = consul {
+            match consul.kv_delete_all(leader::Keys::new(&config.cluster).root()).await {
+                Ok(()) => info!("our keys in consul are gone"),
+                Err(error) => error!(%error, "our keys stay in consul"),
+            }
+        }
+        if let Err(error) = mandate::forget(swarm).await {
+            error!(%error, "our note in the swarm stays");
         }
     }
     shutdown.cancelled().await;
 }
 
-/// What only managers run; gives what the API needs of it.
-#[expect(clippy::too_many_arguments, reason = "the composition root hands out what it made")]
-fn stand(
-    config: &Config,
-    place: &Place,
-    port: u16,
-    consul: &Consul,
-    swarm: (Swarm, String),
-    self_state: &watch::Sender<SelfState>,
-    stages: &Stages,
-    loops: &mut Loops,
-) -> Result<Manager> {
-    let git_settings = config.require_git()?;
-    let (swarm, swarm_cluster_id) = swarm;
-    let repo = Arc::new(GitRepo::open(start::git_options(config, git_settings)).context("git")?);
-    let (notifier, deliveries) = Notifier::new(&config.notify).context("notify")?;
-
+/// Who we are for the other candidates.
+fn candidate(config: &Config, place: &Place, port: u16, swarm_cluster_id: String) -> leader::Options {
     let advertised = config.advertise.map_or(SocketAddr::new(place.address, port), |advertise| {
         SocketAddr::new(advertise.ip, advertise.port.unwrap_or(port))
     });
-    let options = leader::Options {
+    leader::Options {
         cluster: config.cluster.clone(),
         node: place.node.clone(),
         address: format!("{}://{advertised}", if config.tls.certificate.is_some() { "https" } else { "http" }),
@@ -191,28 +202,48 @@ fn stand(
             Election::Slow => Profile::SLOW,
         },
         swarm_cluster_id,
+    }
+}
+
+/// What only managers run; gives what the API needs of it.
+fn stand(
+    config: &Config,
+    place: &Place,
+    consul: Option<&Consul>,
+    Lead { swarm, options, kind }: Lead,
+    self_state: &watch::Sender<SelfState>,
+    stages: &Stages,
+    loops: &mut Loops,
+) -> Result<Manager> {
+    let git_settings = config.require_git()?;
+    let repo = Arc::new(GitRepo::open(start::git_options(config, git_settings)).context("git")?);
+    let (notifier, deliveries) = Notifier::new(&config.notify).context("notify")?;
+
+    let in_consul = consul.filter(|_| kind == Kind::Consul);
+    let (lock, options): (Arc<dyn Coordination>, _) = if let Some(consul) = in_consul {
+        (Arc::new(ByConsul::new(consul.clone(), options.clone())), options)
+    } else {
+        let options = leader::Options { profile: Profile::SWARM, ..options };
+        (Arc::new(BySwarm::new(swarm.clone(), options.clone())), options)
     };
-    let probe = start::probe(&swarm);
-    let (candidate, leadership, fence) = leader::stand(consul.clone(), options, Arc::clone(&probe));
-    loops.spawn("candidate", {
-        let stop = stages.lead.clone();
-        async move {
-            if let Err(error) = candidate.run(stop).await {
-                error!(error = format!("{error:#}"), "not a candidate any more");
-            }
-        }
-    });
+    let probe = start::probe(&swarm, Mandate::new(swarm.clone(), kind, options.clone()));
+    let (candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, Arc::clone(&probe));
+    loops.spawn("candidate", run_candidate(candidate, config.coordination, stages.lead.clone()));
 
     let (wakes, others) = mpsc::channel(1);
-    let watching = leader::wake::run(
-        consul.clone(),
-        config.cluster.clone(),
-        place.node.clone(),
-        leadership.clone(),
-        wakes,
-        stages.lead.clone(),
-    );
-    loops.spawn("wakes", watching);
+    let token = Arc::default();
+    let road = match in_consul {
+        Some(consul) => {
+            let (consul, cluster, node) = (consul.clone(), config.cluster.clone(), place.node.clone());
+            let (leadership, stop) = (leadership.clone(), stages.lead.clone());
+            loops.spawn(
+                "wakes",
+                leader::wake::run(consul.clone(), cluster.clone(), node.clone(), leadership, wakes, stop),
+            );
+            Road::Consul { consul, cluster, node }
+        }
+        None => Road::Api { token: agent::cluster_token(&token), ca_file: config.tls.ca_file.clone() },
+    };
     // Without webhooks there is nothing to deliver, and the loop would end at once.
     if !config.notify.is_empty() {
         loops.spawn("deliveries", deliveries.run(stages.rest.clone()));
@@ -229,10 +260,14 @@ fn stand(
         cluster: config.cluster.clone(),
         node: place.node.clone(),
         settings: settings::Settings::of(config),
-        swarm: swarm.with_gate(Some(fence.gate())),
+        swarm: swarm.with_gate(Some(gate.gate())),
         repo,
-        consul: consul.clone(),
-        fence,
+        consul: consul.cloned(),
+        fence: in_consul.map(|consul| Fence::new(gate.clone(), consul.clone(), &config.cluster)),
+        gate,
+        lock,
+        coordination: kind,
+        token,
         notifier,
         leadership: leadership.clone(),
         git: git_view.clone(),
@@ -243,9 +278,7 @@ fn stand(
     });
     loops.spawn("keeper", keeper.run(stages.work.clone()));
     let relay = Relay {
-        consul: consul.clone(),
-        cluster: config.cluster.clone(),
-        node: place.node.clone(),
+        road,
         leadership: leadership.clone(),
         git: git_view,
         passes: Arc::clone(&manager.passes),
@@ -256,6 +289,21 @@ fn stand(
     loops.spawn("relay", relay.run(stages.rest.clone()));
     loops.spawn("self", tell_leadership(leadership, self_state.clone(), stages.rest.clone()));
     Ok(manager)
+}
+
+/// Stands until `stop`. What bars a candidate for good ends the process where the next one would do better; elsewhere it idles.
+async fn run_candidate(candidate: leader::Candidate, coordination: Coordinated, stop: CancellationToken) {
+    let Err(error) = candidate.run(stop.clone()).await else { return };
+    error!(%error, "not a candidate any more");
+    let another_would_stand = match error {
+        // Perhaps the other swarm is gone by then.
+        leader::Error::OtherSwarm { .. } => true,
+        leader::Error::Overruled { .. } => coordination == Coordinated::Auto,
+        leader::Error::Left => false,
+    };
+    if !another_would_stand {
+        stop.cancelled().await;
+    }
 }
 
 /// Keeps the agent's own registration saying whether it leads.

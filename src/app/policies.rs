@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::io::consul::acl::Right;
+use crate::leader::swarm::slip::Kind;
 use crate::leader::{self, Keys};
 use crate::registration::own;
 
@@ -31,6 +32,8 @@ pub struct Names {
     pub node: Option<String>,
     /// What the names of the services may begin with that containers bring along; empty: anything.
     pub services: Vec<String>,
+    /// True if the leader's lock is in the swarm, and Consul is there for registration only.
+    pub lock_in_swarm: bool,
 }
 
 /// A policy.
@@ -55,8 +58,8 @@ pub struct Rule {
     pub access: &'static str,
     /// What would not work without it.
     pub why: &'static str,
-    /// One thing that the line allows, for asking whether a token has it.
-    sample: String,
+    /// What the line allows, for asking whether a token has it.
+    samples: Vec<String>,
 }
 
 /// What Consul's API takes to make a policy.
@@ -82,9 +85,15 @@ pub fn policy(role: Role, names: &Names) -> Policy {
     }
 }
 
-/// The policy that the agent on `node` needs, as far as services go the widest: what containers are called is not known.
-pub fn own(config: &Config, node: &str, may_lead: bool) -> Policy {
-    let names = Names { cluster: config.cluster.clone(), node: Some(node.to_owned()), services: Vec::new() };
+/// The policy that the agent on `node` needs, as far as services go the widest: what containers are called is not known. `lock` is where
+/// the leader's lock is, which workers neither know nor need to.
+pub fn own(config: &Config, node: &str, may_lead: bool, lock: Option<Kind>) -> Policy {
+    let names = Names {
+        cluster: config.cluster.clone(),
+        node: Some(node.to_owned()),
+        services: Vec::new(),
+        lock_in_swarm: lock == Some(Kind::Swarm),
+    };
     policy(if may_lead { Role::Keeper } else { Role::Agent }, &names)
 }
 
@@ -97,7 +106,8 @@ fn rules(role: Role, names: &Names) -> Vec<Rule> {
         segment: keys.root().to_owned(),
         access,
         why,
-        sample: keys.generation(),
+        // Each of them: a policy written by hand may allow some and forget others.
+        samples: vec![keys.lock(), keys.generation(), keys.services(), keys.drains(), keys.stacks()],
     };
     match role {
         Role::Agent => rules.push(key("read", "what the leader publishes; drains; who leads")),
@@ -106,11 +116,15 @@ fn rules(role: Role, names: &Names) -> Vec<Rule> {
                 resource: "node_prefix",
                 segment: String::new(),
                 access: "read",
-                why: "on which nodes agents are well",
-                sample: names.node.clone().unwrap_or_default(),
+                why: "on which nodes agents are well, and what Consul's checks say of tasks",
+                samples: vec![names.node.clone().unwrap_or_default()],
             });
-            rules.push(of_node(names, ["session", "session_prefix"], "write", "the session that holds the lock"));
-            rules.push(key("write", "the lock, and what the leader publishes"));
+            if names.lock_in_swarm {
+                rules.push(key("write", "telling all agents to leave, and taking our keys away"));
+            } else {
+                rules.push(of_node(names, ["session", "session_prefix"], "write", "the session that holds the lock"));
+                rules.push(key("write", "the lock, and what the leader publishes"));
+            }
         }
     }
     rules
@@ -124,16 +138,16 @@ fn services(role: Role, names: &Names) -> Vec<Rule> {
         segment: segment.to_owned(),
         access,
         why,
-        sample: if segment.is_empty() { own::SERVICE.to_owned() } else { segment.to_owned() },
+        samples: vec![if segment.is_empty() { own::SERVICE.to_owned() } else { segment.to_owned() }],
     };
     if names.services.is_empty() {
         return vec![line("service_prefix", "", "write", WHY)];
     }
     let others = "seeing what others have registered, so that nothing is there twice";
     // Writing our own would imply reading it: the sample is somebody else's.
-    let mut rules = vec![Rule { sample: "consul".to_owned(), ..line("service_prefix", "", "read", others) }];
+    let mut rules = vec![Rule { samples: vec!["consul".to_owned()], ..line("service_prefix", "", "read", others) }];
     rules.push(line("service", own::SERVICE, "write", "registering the agent itself"));
-    if role == Role::Keeper {
+    if role == Role::Keeper && !names.lock_in_swarm {
         rules.push(line("service", leader::SERVICE, "write", "the check that the leader's session hangs on"));
     }
     rules.extend(names.services.iter().map(|prefix| line("service_prefix", prefix, "write", "registering containers")));
@@ -144,7 +158,7 @@ fn services(role: Role, names: &Names) -> Vec<Rule> {
 fn of_node(names: &Names, [one, any]: [&'static str; 2], access: &'static str, why: &'static str) -> Rule {
     let segment = names.node.clone().unwrap_or_default();
     let resource = if names.node.is_some() { one } else { any };
-    Rule { resource, sample: segment.clone(), segment, access, why }
+    Rule { resource, samples: vec![segment.clone()], segment, access, why }
 }
 
 impl Policy {
@@ -162,19 +176,19 @@ impl Policy {
 
     /// What to ask Consul about its lines.
     pub fn rights(&self) -> Vec<Right> {
-        self.rules.iter().map(Rule::right).collect()
+        self.rules.iter().flat_map(Rule::rights).collect()
     }
 
-    /// The lines to which these rights belong.
+    /// The lines to which any of these rights belongs.
     pub fn lines_of<'a>(&'a self, rights: &'a [Right]) -> impl Iterator<Item = &'a Rule> {
-        self.rules.iter().filter(|rule| rights.contains(&rule.right()))
+        self.rules.iter().filter(|rule| rule.rights().any(|right| rights.contains(&right)))
     }
 }
 
 impl Rule {
-    fn right(&self) -> Right {
+    fn rights(&self) -> impl Iterator<Item = Right> {
         let resource = self.resource.strip_suffix("_prefix").unwrap_or(self.resource);
-        Right { resource, segment: self.sample.clone(), access: self.access }
+        self.samples.iter().map(move |sample| Right { resource, segment: sample.clone(), access: self.access })
     }
 }
 
@@ -191,7 +205,7 @@ mod tests {
 
     fn names(node: Option<&str>, services: &[&str]) -> Names {
         let services = services.iter().map(|&prefix| prefix.to_owned()).collect();
-        Names { cluster: "<cluster>".to_owned(), node: node.map(ToOwned::to_owned), services }
+        Names { cluster: "<cluster>".to_owned(), node: node.map(ToOwned::to_owned), services, lock_in_swarm: false }
     }
 
     /// A file without its first comment lines.
@@ -215,17 +229,38 @@ mod tests {
         service "swarmkeeper-leader" { policy = "write" }            # the check that the leader's session hangs on
         service_prefix "shop-" { policy = "write" }                  # registering containers
         agent_prefix "" { policy = "read" }                          # this agent's address and whether it runs scripts
-        node_prefix "" { policy = "read" }                           # on which nodes agents are well
+        node_prefix "" { policy = "read" }                           # on which nodes agents are well, and what Consul's checks say of tasks
         session_prefix "" { policy = "write" }                       # the session that holds the lock
         key_prefix "swarmkeeper/v1/<cluster>/" { policy = "write" }  # the lock, and what the leader publishes
         "#);
     }
 
     #[test]
-    fn a_right_that_is_missing_is_shown_as_its_line() {
+    fn who_keeps_the_lock_in_the_swarm_needs_no_session() {
+        let names = Names { lock_in_swarm: true, ..names(Some("n1"), &["shop-"]) };
+        insta::assert_snapshot!(policy(Role::Keeper, &names).hcl(), @r#"
+        service_prefix "" { policy = "read" }                        # seeing what others have registered, so that nothing is there twice
+        service "swarmkeeper" { policy = "write" }                   # registering the agent itself
+        service_prefix "shop-" { policy = "write" }                  # registering containers
+        agent "n1" { policy = "read" }                               # this agent's address and whether it runs scripts
+        node_prefix "" { policy = "read" }                           # on which nodes agents are well, and what Consul's checks say of tasks
+        key_prefix "swarmkeeper/v1/<cluster>/" { policy = "write" }  # telling all agents to leave, and taking our keys away
+        "#);
+    }
+
+    #[track_caller]
+    fn check_missing(resource: &'static str, segment: &str, expect: &str) {
         let policy = policy(Role::Keeper, &names(Some("n1"), &[]));
-        let missing = [Right { resource: "session", segment: "n1".to_owned(), access: "write" }];
+        let missing = [Right { resource, segment: segment.to_owned(), access: "write" }];
         let lines: Vec<_> = policy.lines_of(&missing).map(ToString::to_string).collect();
-        assert_eq!(lines, [r#"session "n1" { policy = "write" }"#]);
+        assert_eq!(lines, [expect]);
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_shown_as_its_line() {
+        check_missing("session", "n1", r#"session "n1" { policy = "write" }"#);
+        let keys = r#"key_prefix "swarmkeeper/v1/<cluster>/" { policy = "write" }"#;
+        check_missing("key", "swarmkeeper/v1/<cluster>/services/", keys);
+        check_missing("key", "swarmkeeper/v1/<cluster>/drains/", keys);
     }
 }

@@ -1,5 +1,6 @@
 //! Who is to be woken by what.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -8,17 +9,16 @@ use tracing::{info, warn};
 
 use super::git::GitView;
 use super::waiters::Waiters;
+use crate::http::ClusterToken;
 use crate::io::consul::Consul;
+use crate::io::keeper;
 use crate::leader::{self, Leadership};
+use crate::status::Command;
 
 /// Turns what happened elsewhere into wake-ups of the right loop.
 pub struct Relay {
-    /// Where the leader is woken.
-    pub consul: Consul,
-    /// The cluster's name.
-    pub cluster: String,
-    /// This node's name.
-    pub node: String,
+    /// How the leader is woken.
+    pub road: Road,
     /// What we are.
     pub leadership: watch::Receiver<Leadership>,
     /// What git has.
@@ -29,8 +29,28 @@ pub struct Relay {
     pub fetches: Arc<Waiters>,
     /// Webhooks that this node saw.
     pub ours: mpsc::Receiver<()>,
-    /// Nodes whose webhooks Consul told us of.
+    /// Nodes whose webhooks Consul told us of; nothing, where the lock is in the swarm.
     pub others: mpsc::Receiver<String>,
+}
+
+/// How a follower's wake-up reaches the leader.
+pub enum Road {
+    /// Through Consul's KV, which the leader watches.
+    Consul {
+        /// This node's agent.
+        consul: Consul,
+        /// The cluster's name.
+        cluster: String,
+        /// This node's name.
+        node: String,
+    },
+    /// Through the leader's API, at the address in its lock.
+    Api {
+        /// What keepers of this cluster show each other.
+        token: ClusterToken,
+        /// By which the leader's certificate is trusted.
+        ca_file: Option<PathBuf>,
+    },
 }
 
 impl Relay {
@@ -54,10 +74,27 @@ impl Relay {
         }
     }
 
+    /// A wake-up that reaches nobody is not lost: a new leader looks by itself.
     async fn tell_leader(&self) {
-        let follows = matches!(*self.leadership.borrow(), Leadership::Follower { .. });
-        if follows && let Err(error) = leader::wake::wake(&self.consul, &self.cluster, &self.node).await {
-            warn!(%error, "the leader could not be woken; it will look by itself");
+        let Leadership::Follower { leader } = self.leadership.borrow().clone() else { return };
+        let told = match &self.road {
+            Road::Consul { consul, cluster, node } => {
+                leader::wake::wake(consul, cluster, node).await.map_err(|error| error.to_string())
+            }
+            Road::Api { token, ca_file } => match leader {
+                Some(leader) => {
+                    let told = tell_by_api(&leader.address, token, ca_file.as_deref()).await;
+                    told.map_err(|error| error.to_string())
+                }
+                None => Err("nobody leads at the moment".to_owned()),
+            },
+        };
+        if let Err(error) = told {
+            warn!(error, "the leader could not be woken; it will look by itself");
         }
     }
+}
+
+async fn tell_by_api(address: &str, token: &ClusterToken, ca_file: Option<&Path>) -> Result<(), keeper::Error> {
+    keeper::Keeper::trusting(address, token(), ca_file)?.command(&Command::Wake).await.map(drop)
 }

@@ -10,27 +10,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::policies::{self, Policy};
+use super::start::Place;
 use crate::config::Config;
 use crate::http::tls::Tls;
 use crate::io::consul::{Consul, Error, Renewal};
+use crate::leader::swarm::slip::Kind;
 
 /// How often the files are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Keeps Consul's and the API's secrets current until `shutdown`.
-pub async fn run(
-    consul: Consul,
-    config: Config,
-    node: String,
-    may_lead: bool,
-    tls: Option<Arc<Tls>>,
-    shutdown: CancellationToken,
-) {
-    let mut watch = Watch { consul, config, node, may_lead, named_by_consul: false, wants_rights: true, said: None };
+/// Keeps the secrets current until `shutdown`: Consul's where there is one, and the API's if it has any.
+pub async fn run(mut consul: Option<Watch>, tls: Option<Arc<Tls>>, shutdown: CancellationToken) {
     let mut tls_said = None;
     loop {
         let look = async {
-            watch.look().await;
+            if let Some(watch) = &mut consul {
+                watch.look().await;
+            }
             if let Some(tls) = &tls {
                 let renewed = tls.renew().map_err(|error| error.to_string());
                 match once(&mut tls_said, renewed.clone().err()) {
@@ -48,12 +44,15 @@ pub async fn run(
     }
 }
 
-struct Watch {
+/// Consul's token and certificates, and what the token has to allow.
+pub struct Watch {
     consul: Consul,
     config: Config,
     /// The node's name, the engine's until Consul has told its own.
     node: String,
     may_lead: bool,
+    /// Where the leader's lock is; workers do not know.
+    lock: Option<Kind>,
     named_by_consul: bool,
     /// True until the rights of the token in use have been looked at.
     wants_rights: bool,
@@ -61,13 +60,27 @@ struct Watch {
 }
 
 impl Watch {
+    /// For the agent at `place`; `lock` is where the leader's lock is, which workers do not know.
+    pub fn new(consul: Consul, config: &Config, place: &Place, lock: Option<Kind>) -> Self {
+        Self {
+            consul,
+            config: config.clone(),
+            node: place.node.clone(),
+            may_lead: place.manager,
+            lock,
+            named_by_consul: false,
+            wants_rights: true,
+            said: None,
+        }
+    }
+
     async fn look(&mut self) {
         if !self.named_by_consul
             && let Ok(agent) = self.consul.agent_self().await
         {
             (self.node, self.named_by_consul) = (agent.node, true);
         }
-        let policy = policies::own(&self.config, &self.node, self.may_lead);
+        let policy = policies::own(&self.config, &self.node, self.may_lead, self.lock);
         let renewed = self.consul.renew(&policy.rights()).await;
         let trouble = match &renewed {
             Ok(Renewal::Unchanged) => None,

@@ -6,15 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, Git, Role};
+use crate::config::{Config, Coordination, Git, Role};
+use crate::io::consul::Consul;
 use crate::io::docker::{Docker, Info};
 use crate::io::git::{Credentials, KnownHosts, Options as GitOptions, SshKey};
 use crate::io::swarm::{Options as SwarmOptions, Swarm};
-use crate::leader::Probe;
+use crate::leader::swarm::mandate::{self, Mandate, Wish};
+use crate::leader::swarm::slip::Kind;
+use crate::leader::{self, Hindrance, Probe};
 use crate::registration::{Role as NodeRole, SelfState};
+use crate::stacks::key::KEY_CONFIG;
+use crate::stacks::state::STATE_PREFIX;
 
 /// Between two looks.
 const RETRY: Duration = Duration::from_secs(2);
@@ -78,16 +84,55 @@ pub async fn swarm(config: &Config, shutdown: &CancellationToken) -> Option<(Swa
     .await
 }
 
+/// Waits until it is settled where the leader's lock is.
+pub async fn coordination(
+    config: &Config,
+    swarm: &Swarm,
+    consul: &Consul,
+    options: &leader::Options,
+    shutdown: &CancellationToken,
+) -> Option<Kind> {
+    patiently("the coordination", shutdown, async || {
+        let wish = match config.coordination {
+            Coordination::Consul => Wish::Set(Kind::Consul),
+            Coordination::Swarm => Wish::Set(Kind::Swarm),
+            Coordination::Auto => {
+                // Who names a Consul means it, whether it answers already or not.
+                Wish::Auto { consul_answers: config.consul_is_named || consul.agent_self().await.is_ok() }
+            }
+        };
+        let configs = swarm.configs().await.map_err(|error| error.to_string())?;
+        let led_before = configs.iter().any(|config| {
+            let name = &config.spec.name;
+            name == KEY_CONFIG || name.starts_with(STATE_PREFIX)
+        });
+        mandate::settle(swarm, wish, led_before, options, OffsetDateTime::now_utc()).await
+    })
+    .await
+}
+
+/// True if this agent has to do with Consul; `kind` is where the lock is, which workers do not know.
+pub fn uses_consul(config: &Config, kind: Option<Kind>) -> bool {
+    let by_lock = match kind {
+        Some(kind) => kind == Kind::Consul,
+        None => config.coordination != Coordination::Swarm,
+    };
+    config.consul_is_named || by_lock
+}
+
 /// What a candidate asks before it stands, and a leader while it leads.
-pub fn probe(swarm: &Swarm) -> Probe {
-    let swarm = swarm.clone();
+pub fn probe(swarm: &Swarm, mandate: Mandate) -> Probe {
+    let (swarm, mandate) = (swarm.clone(), Arc::new(mandate));
     Arc::new(move || {
-        let swarm = swarm.clone();
+        let (swarm, mandate) = (swarm.clone(), Arc::clone(&mandate));
         async move {
             match tokio::time::timeout(PROBE_TIMEOUT, swarm.services()).await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("the engine did not list its services within {PROBE_TIMEOUT:?}")),
+                Ok(Ok(_)) => mandate.confirm(OffsetDateTime::now_utc()).await,
+                Ok(Err(error)) => Err(Hindrance::Engine(error.to_string())),
+                Err(_) => {
+                    let reason = format!("the engine did not list its services within {PROBE_TIMEOUT:?}");
+                    Err(Hindrance::Engine(reason))
+                }
             }
         }
         .boxed()

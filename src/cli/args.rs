@@ -11,6 +11,7 @@ use super::doctor::{self, Doctor};
 use super::drain::{self, Drain};
 use super::history::{self, History};
 use super::import;
+use super::leader;
 use super::output::{Context, Exit, Failure};
 use super::plan::{self, Plan};
 use super::status::{self, Status};
@@ -160,6 +161,9 @@ The commit is rendered again, with the digests that it ran. Refused with the rea
     /// Registrator's leftovers on this node, and the ACL policies that tokens need
     #[command(after_help = consul::EXAMPLES)]
     Consul(consul::Arguments),
+    /// Who leads and who could; or let another lead
+    #[command(after_help = leader::EXAMPLES)]
+    Leader(leader::Leader),
     /// Forget this swarm: our state and registrations go, whatever runs goes on
     #[command(after_help = "Examples:
   swarmkeeper leave                    then `docker stack rm swarmkeeper`")]
@@ -175,6 +179,7 @@ pub(super) async fn dispatch(verb: Verb, context: &Context) -> Result<Exit, Fail
         Verb::Import(args) => return import::run(context, &args).await,
         Verb::Doctor(args) => return doctor::run(context, &args).await,
         Verb::Status(args) => return status::run(context, &args).await,
+        Verb::Leader(args) => return leader::run(context, &args).await,
         Verb::History(args) => return history::run(context, &args).await,
         Verb::Drain(args) => return drain::run(context, &args).await,
         Verb::Consul(args) => return consul::run(context, &args).await,

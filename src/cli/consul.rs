@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::output::{self, Context, Exit, Failure, Format, clean, table};
 use crate::app::policies::{self, Names, Policy, Role};
 use crate::app::{registering, start};
+use crate::config::Coordination;
 use crate::io::consul::Consul;
 use crate::io::docker::Docker;
 use crate::registration::adopting::{self, Review, Wish};
@@ -29,7 +30,7 @@ pub const POLICIES_EXAMPLES: &str = "Examples:
   swarmkeeper consul policies --node m1         for the token of one node, by its name in Consul: the smallest there is
   swarmkeeper consul policies --node m1 --role keeper | consul acl policy create -name keeper-m1 -rules -
   swarmkeeper consul policies --services shop-,blog-     containers may register under these names only
-Nothing is asked and nothing written. With --output json each is the body of Consul's PUT /v1/acl/policy.";
+With `coordination: swarm` in the settings they have no session: the lock is elsewhere. Nothing is asked and nothing written. With --output json each is the body of Consul's PUT /v1/acl/policy.";
 
 /// `consul VERB`.
 #[derive(Debug, Args)]
@@ -124,8 +125,12 @@ pub async fn run(context: &Context, args: &Arguments) -> Result<Exit, Failure> {
 }
 
 fn print_policies(context: &Context, args: &Policies) -> Result<Exit, Failure> {
-    let names =
-        Names { cluster: context.config.cluster.clone(), node: args.node.clone(), services: args.services.clone() };
+    let names = Names {
+        cluster: context.config.cluster.clone(),
+        node: args.node.clone(),
+        services: args.services.clone(),
+        lock_in_swarm: context.config.coordination == Coordination::Swarm,
+    };
     let roles = args.role.map_or_else(|| vec![Role::Keeper, Role::Agent], |role| vec![role]);
     let policies: Vec<Policy> = roles.into_iter().map(|role| policies::policy(role, &names)).collect();
     match args.output {

@@ -94,6 +94,7 @@ pub async fn run(context: &Context, arguments: &Deploy) -> Result<Exit, Failure>
 fn failure(error: &DeployError) -> Failure {
     match error {
         DeployError::Managed(_) | DeployError::Conflicts(_) => Failure::new(error.to_string(), ""),
+        DeployError::Unplannable(errors) => Failure { errors: errors.clone(), next: "nothing was written".into() },
         DeployError::Engine(_) | DeployError::Apply(_) => local::engine(error),
     }
 }
@@ -113,7 +114,12 @@ async fn wait(swarm: &Swarm, desired: &DesiredStack, since: OffsetDateTime) -> R
     };
     let following =
         deploy::follow(swarm, &services, window, &mut report).await.map_err(|error| local::engine(&error))?;
-    let problems: Vec<String> = following.iter().filter_map(|(service, progress)| problem(service, progress)).collect();
+    let logs = deploy::logs(swarm, &following).await;
+    let problem = |(service, progress): &(String, Progress)| {
+        let printed = logs.get(service).into_iter().flatten().map(|line| format!("\n  | {}", output::clean(line)));
+        Some(format!("{}{}", problem(service, progress)?, printed.collect::<String>()))
+    };
+    let problems: Vec<String> = following.iter().filter_map(problem).collect();
     if problems.is_empty() {
         output::result(&format!("{}: {}/{} services run", desired.name, following.len(), services.len()));
         return Ok(Exit::Done);

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: &History) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The whole history; an entry has a line for each of its images.
+/// The whole history; an entry has a line for each of its images. The newest failure shows the end of its log.
 pub fn text(history: &StackHistory) -> String {
     let mut lines = Vec::new();
     if let Some(held) = &history.held {
@@ -52,6 +52,11 @@ pub fn text(history: &StackHistory) -> String {
     } else {
         let rows: Vec<_> = history.entries.iter().flat_map(rows).collect();
         lines.extend(table(&["REVISION", "ENDED", "OUTCOME", "IMAGES", "REASON"], &rows));
+        if let Some(failed) = history.entries.iter().find(|entry| !entry.log.is_empty()) {
+            let revision = failed.revision.as_ref().map(ToString::to_string).unwrap_or_default();
+            lines.push(format!("the last lines of what failed in {revision}:"));
+            lines.extend(failed.log.iter().map(|line| format!("  | {}", clean(line))));
+        }
     }
     if history.held.is_some() {
         lines.push(format!("Next: swarmkeeper resume {}", history.name));
@@ -99,6 +104,7 @@ mod tests {
             outcome,
             reason: reason.into(),
             digests: images.iter().map(|image| ((*image).to_owned(), "sha256:0123456789abcdef".to_owned())).collect(),
+            log: Vec::new(),
         }
     }
 
@@ -139,6 +145,21 @@ mod tests {
         77d0e12   2026-01-02 02:04 UTC  ok       app:1.4.1@0123456789ab
                                                  web@0123456789ab
         Next: swarmkeeper resume shop
+        ");
+    }
+
+    #[test]
+    fn the_end_of_the_last_failures_log_stands_below() {
+        let mut history = shop();
+        history.entries[0].log = vec!["no such table".into(), "\x1b[2Jbye".into()];
+        history.entries.truncate(1);
+        insta::assert_snapshot!(text(&history), @r"
+        REVISION  ENDED                 OUTCOME      IMAGES                  REASON
+        9f2c1ab   2026-01-02 03:04 UTC  rolled-back  app:1.4.2@0123456789ab  shop_api exit 1 on n17 [2J
+                                                     web:7@0123456789ab
+        the last lines of what failed in 9f2c1ab:
+          | no such table
+          |  [2Jbye
         ");
     }
 

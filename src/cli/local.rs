@@ -15,6 +15,7 @@ use crate::io::registry::Credentials;
 use crate::io::swarm::{Options, Swarm};
 use crate::model::{DesiredStack, Revision, Sensitive, StackName, StackSettings};
 use crate::repo::{self, ConfigRepo};
+use crate::yaml;
 
 /// Largest compose file read from standard input, in bytes.
 const STDIN_BYTES_MAX: u64 = crate::io::files::FILE_BYTES_MAX;
@@ -77,7 +78,8 @@ fn source(file: &Path) -> Result<SourceFile, Failure> {
         std::io::stdin().lock().take(STDIN_BYTES_MAX).read_to_string(&mut text).map_err(unreadable)?;
         text
     } else {
-        std::fs::read_to_string(file).map_err(unreadable)?
+        let bytes = std::fs::read(file).map_err(unreadable)?;
+        yaml::text(&name, bytes).map_err(|findings| Failure::findings(&findings, ""))?
     };
     Ok(SourceFile { name, text })
 }

@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod drain;
 pub mod history;
 pub mod import;
+pub mod leader;
 mod local;
 pub mod output;
 pub mod plan;

@@ -67,11 +67,9 @@ pub fn exit(changes: bool) -> Exit {
 
 /// Looks, plans and prints; writes nothing.
 pub async fn run(context: &Context, arguments: &Plan) -> Result<Exit, Failure> {
-    let (plans, wrong) = match arguments.subject() {
+    let plans = match arguments.subject() {
         Some(Subject::Repo(stacks)) => plan_repo(context, stacks).await?,
-        Some(Subject::Files(files, stack)) => {
-            (vec![plan_files(context, files, stack, arguments.lenient).await?], false)
-        }
+        Some(Subject::Files(files, stack)) => vec![plan_files(context, files, stack, arguments.lenient).await?],
         None => {
             return Err(Failure::new("compose files are one stack, and several were named", "name one stack with -c"));
         }
@@ -83,6 +81,7 @@ pub async fn run(context: &Context, arguments: &Plan) -> Result<Exit, Failure> {
         }
         Format::Json => output::json(&plans)?,
     }
+    let wrong = plans.iter().any(|plan| plan.verdict == crate::status::StackState::Error);
     Ok(if wrong { Exit::Wrong } else { exit(plans.iter().any(stacks::Plan::has_changes)) })
 }
 
@@ -100,8 +99,8 @@ async fn plan_files(
     plan.map_err(|error| local::engine(&error))
 }
 
-/// Plans of the Config Repo's stacks, and whether one cannot be planned.
-async fn plan_repo(context: &Context, wanted: &[StackName]) -> Result<(Vec<stacks::Plan>, bool), Failure> {
+/// Plans of the Config Repo's stacks.
+async fn plan_repo(context: &Context, wanted: &[StackName]) -> Result<Vec<stacks::Plan>, Failure> {
     let head = local::config_repo(context).await?;
     let (desired, broken) = local::sorted(head.rendered);
     let swarm = local::swarm(context).await?;
@@ -134,8 +133,7 @@ async fn plan_repo(context: &Context, wanted: &[StackName]) -> Result<(Vec<stack
         policy: &app::policy(&context.config),
     });
     plans.retain(|plan| wanted.is_empty() || wanted.contains(&plan.stack));
-    let wrong = plans.iter().any(|plan| plan.verdict == crate::status::StackState::Error);
-    Ok((plans, wrong))
+    Ok(plans)
 }
 
 /// Stacks that rollbacks hold, as their commits have them.

@@ -76,6 +76,10 @@ pub fn stack(status: &StackStatus, paint: Paint) -> String {
         let rows: Vec<_> = status.services.iter().map(service).collect();
         lines.extend(table(&["SERVICE", "TASKS", "IMAGE", "PROBLEM"], &rows));
     }
+    // One note stands in the first line already.
+    let notes = status.notes.iter().filter(|note| **note != status.note);
+    lines.extend(notes.map(|note| format!("! {}", clean(note))));
+    lines.extend(status.log.iter().map(|line| format!("  | {}", clean(line))));
     lines.extend(status.warnings.iter().map(|warning| format!("{} {}", paint.busy("warning:"), clean(warning))));
     lines.extend(status.next.iter().map(|next| format!("Next: {}", paint.strong(&clean(next)))));
     lines.join("\n")
@@ -184,6 +188,8 @@ mod tests {
             note: note.into(),
             next: None,
             services: vec![],
+            notes: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }
     }
@@ -262,6 +268,7 @@ no stacks yet
     fn one_stack_shows_its_services_remarks_and_the_next_command() {
         let mut billing = prod().stacks.remove(1);
         billing.next = Some("mend it in git, or swarmkeeper retry billing".into());
+        billing.notes = vec![billing.note.clone(), "billing_db: replicas 1→3 by hand".into()];
         billing.warnings = vec!["compose.yml:7:5: services.api.privileged: has no effect in a swarm".into()];
         billing.services = vec![
             ServiceStatus {
@@ -284,6 +291,7 @@ billing  HELD  77d0e12  9f2c1ab failed: api exit 1 on n17 "no such table"
 SERVICE      TASKS  IMAGE                                      PROBLEM
 billing_api  5/6    r.example.com:5000/api:1.4.1@0123456789ab  task 3 on n17: exit 1 [2J
 billing_db   1/1    postgres:16
+! billing_db: replicas 1→3 by hand
 warning: compose.yml:7:5: services.api.privileged: has no effect in a swarm
 Next: mend it in git, or swarmkeeper retry billing
 "#);

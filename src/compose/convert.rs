@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::deploy::{Update, legacy_restart};
 use super::file::{ComposeFile, lines, unless_blank, unless_empty, with_namespace, without_empty_options};
 use super::files::{self, FileDef, FileUse, Kind};
+use super::limits;
 use super::networks;
 use super::order;
 use super::read::{Ctx, Mistake};
@@ -46,7 +47,13 @@ pub(super) fn objects(file: &ComposeFile, sources: BTreeMap<String, Location>, c
     let configs = stack.own("configs", &file.configs, |key, definition| definition.config(key, ctx));
     stack.name_what_is_unused();
     stack.place_warnings();
-    StackObjects { services, networks, secrets, configs, sources }
+    let mut objects = StackObjects { services, networks, secrets, configs, sources: BTreeMap::new() };
+    for mistake in limits::check(&objects) {
+        let location = stack.place(&mistake.path);
+        ctx.problems.add(Finding { location, ..mistake });
+    }
+    objects.sources = sources;
+    objects
 }
 
 struct Stack<'a> {
@@ -322,7 +329,9 @@ impl Stack<'_> {
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = path.get(..end)?,
-                None => return self.ctx.input.files.first().map(|file| Location::file(&file.name)),
+                None => {
+                    return self.ctx.input.files.first().map(|file| Location { line: 1, ..Location::file(&file.name) });
+                }
             }
         }
     }

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use super::read::Ctx;
 use crate::yaml::{Entry, Map, Node, Value, join};
 
+/// More text than this is not made of one stack's variables: a long value may be named very often.
+pub(super) const BYTES_MAX: usize = 16 << 20;
+
 /// The tree with all variables replaced.
 pub(super) fn tree(node: &Node, ctx: &Ctx<'_>) -> Node {
     walk(node, &mut Vec::new(), "", ctx)
@@ -47,8 +50,11 @@ fn scalar(node: &Node, text: &str, keys: &[&str], path: &str, ctx: &Ctx<'_>) -> 
     if !text.contains('$') {
         return node.clone();
     }
-    let (replaced, remarks) = match substitute(text, ctx.input.environment, ctx.lenient()) {
-        Ok(done) => done,
+    let (replaced, remarks) = match substitute(text, ctx.input.environment, ctx.lenient(), ctx.room.get()) {
+        Ok((replaced, remarks)) => {
+            ctx.room.set(ctx.room.get() - replaced.len());
+            (replaced, remarks)
+        }
         Err(error) => {
             ctx.problems.add(node.finding(path, error.to_string(), error.mend()));
             return Node { value: Value::Null, ..node.clone() };
@@ -74,13 +80,16 @@ enum Mistake {
     Syntax(String),
     #[error("the variable {name} is required and {}: {message}", if *.unset { "not declared" } else { "empty" })]
     Required { name: String, unset: bool, message: String },
+    #[error("variables come out as more than {} MiB in this stack", BYTES_MAX >> 20)]
+    TooLong,
 }
 
 impl Mistake {
     fn mend(&self) -> &'static str {
         match self {
             Self::Syntax(_) => "write $$ for a $",
-            Self::Required { .. } => "",
+            Self::Required { .. } => "declare it where the stack's variables are",
+            Self::TooLong => "name long values less often",
         }
     }
 }
@@ -108,6 +117,7 @@ fn substitute(
     text: &str,
     environment: &BTreeMap<String, String>,
     lenient: bool,
+    room: usize,
 ) -> Result<(String, Vec<Remark>), Mistake> {
     let (mut out, mut remarks, mut rest) = (String::new(), Vec::new(), text);
     while let Some((before, after)) = rest.split_once('$') {
@@ -140,13 +150,14 @@ fn substitute(
             (false, _) => (None, operation),
         };
         match resolve(name, operation, environment)? {
+            Some(value) if out.len() + value.len() > room => return Err(Mistake::TooLong),
             Some(value) => out.push_str(value),
             None => remarks.push(Remark::Unset(name.to_owned())),
         }
         rest = tail;
     }
     out.push_str(rest);
-    Ok((out, remarks))
+    if out.len() > room { Err(Mistake::TooLong) } else { Ok((out, remarks)) }
 }
 
 fn name_length(text: &str) -> Option<usize> {
@@ -266,7 +277,7 @@ mod tests {
     fn check(text: &str, lenient: bool, expected: &str) {
         let declared = [("A", "va"), ("E", ""), ("B", "vb")];
         let environment = declared.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let shown = match substitute(text, &environment, lenient) {
+        let shown = match substitute(text, &environment, lenient, BYTES_MAX) {
             Ok((text, _)) => text,
             Err(mistake) => format!("error: {mistake}"),
         };

@@ -34,6 +34,7 @@ mod file;
 mod files;
 mod interpolate;
 mod keys;
+mod limits;
 mod merge;
 mod networks;
 mod order;
@@ -57,6 +58,9 @@ pub use ports::PORTS_MAX;
 
 /// Reads a file that a compose file names: none if there is no such file, an error if it may not or cannot be read.
 pub type ReadFile<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, String> + 'a;
+
+/// What stands deeper than such a path is known by the place of what it stands in: no key of the schema has one.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// What a stack is loaded from.
 pub struct Input<'a> {
@@ -145,6 +149,9 @@ pub fn load(input: &Input<'_>) -> Result<Loaded, Findings> {
 
 /// Where every key and list item stands, for plans and for mistakes that only show after merging.
 fn remember_places(node: &Node, path: &str, sources: &mut BTreeMap<String, Location>) {
+    if path.len() > PATH_BYTES_MAX {
+        return;
+    }
     for entry in node.as_map().into_iter().flatten() {
         let path = join(path, &entry.key);
         remember_places(&entry.value, &path, sources);

@@ -1,8 +1,9 @@
 //! What the readers of all sections share: typed values, as strict as the mode says, and the two lists of findings.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use super::{Input, Loaded, Mode, shell, units};
+use super::{Input, Loaded, Mode, interpolate, shell, units};
 use crate::model::{Finding, Findings, Location, StackObjects};
 use crate::yaml::{Entry, Field, MapReader, Problems, Value, join};
 
@@ -30,11 +31,18 @@ pub(super) struct Ctx<'a> {
     pub input: &'a Input<'a>,
     pub problems: Problems,
     pub warnings: Problems,
+    /// Bytes that variables may still come out as.
+    pub room: Cell<usize>,
 }
 
 impl<'a> Ctx<'a> {
     pub fn new(input: &'a Input<'a>) -> Self {
-        Self { input, problems: Problems::default(), warnings: Problems::default() }
+        Self {
+            input,
+            problems: Problems::default(),
+            warnings: Problems::default(),
+            room: Cell::new(interpolate::BYTES_MAX),
+        }
     }
 
     pub fn lenient(&self) -> bool {

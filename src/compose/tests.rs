@@ -579,7 +579,7 @@ extra: 1
     stacks/s/compose.yml:17:5: services.web.healthcheck: disable and test contradict each other
     stacks/s/compose.yml:18:5: services.web.restart: found "sometimes", accepted: no, always, unless-stopped, on-failure[:N]
     stacks/s/compose.yml:19:14: services.web.command: a quote is opened and not closed
-    stacks/s/compose.yml:20:15: services.web.hostname: the variable HOSTNAME is required and not declared: say it
+    stacks/s/compose.yml:20:15: services.web.hostname: the variable HOSTNAME is required and not declared: say it (declare it where the stack's variables are)
     stacks/s/compose.yml:21:24: services.web.stop_grace_period: found the number 10, accepted: a duration (write a number and its unit, such as 90s or 1m30s)
     stacks/s/compose.yml:22:17: services.web.depends_on: found text, accepted: a list of texts
     stacks/s/compose.yml:23:20: services.sidecar.image: "Upper/Case" is no image reference: the repository's name "Case" must be lower case

@@ -10,7 +10,7 @@ use url::Url;
 use super::settings::{SETTINGS, Setting};
 use super::sources::{self, Content, Layer, Notes};
 use super::values::{self, Value};
-use super::{Brake, Config, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role, Tls};
+use super::{Brake, Config, Coordination, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role, Tls};
 use crate::io::consul;
 use crate::model::{Finding, Sensitive};
 use crate::policy::Permissions;
@@ -23,9 +23,10 @@ pub(super) fn config(
     inputs: &Inputs<'_>,
     notes: &mut Notes,
 ) -> Config {
+    let consul_is_named = ["consul.address", "consul.token"].iter().any(|key| layer.contains_key(key));
     let mut values = parse_all(layer, inputs.read, notes);
     let home = inputs.environment.get("HOME").filter(|home| !home.is_empty());
-    let config = Config { permissions, file, ..fill(&mut values, home, notes) };
+    let config = Config { permissions, consul_is_named, file, ..fill(&mut values, home, notes) };
     debug_assert!(values.0.is_empty(), "settings that nobody uses: {:?}", values.0.keys());
     config
 }
@@ -131,6 +132,12 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
         docker_config: values.path("docker_config").or_else(|| home.map(|home| Path::new(home).join(".docker"))),
         registries_dir: values.path("registries_dir").unwrap_or_default(),
         consul: build_consul(values, notes),
+        consul_is_named: false,
+        coordination: match values.word("coordination") {
+            "consul" => Coordination::Consul,
+            "swarm" => Coordination::Swarm,
+            _ => Coordination::Auto,
+        },
         election: match values.word("election") {
             "fast" => Election::Fast,
             "slow" => Election::Slow,

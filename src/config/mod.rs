@@ -76,6 +76,10 @@ pub struct Config {
     pub registries_dir: PathBuf,
     /// The node's own Consul agent.
     pub consul: consul::Options,
+    /// True if somebody named Consul's address or token, rather than leave them at their defaults.
+    pub consul_is_named: bool,
+    /// Where the leader's lock is.
+    pub coordination: Coordination,
     /// How soon a lost leader is replaced.
     pub election: Election,
     /// What of this node is registered in Consul.
@@ -160,6 +164,17 @@ pub struct Brake {
     pub removes_max: usize,
     /// It restarts more of a stack's services than this.
     pub restarts_percent_max: u8,
+}
+
+/// Where the leader's lock is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coordination {
+    /// Where the swarm's first agent put it: in Consul if one is configured or answered.
+    Auto,
+    /// In Consul.
+    Consul,
+    /// In the swarm itself.
+    Swarm,
 }
 
 /// How soon a lost leader is replaced.

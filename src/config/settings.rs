@@ -95,6 +95,8 @@ pub const ENV_PREFIX: &str = "SWARMKEEPER_";
 /// What the table's `election` and others accept.
 pub const ROLES: &[&str] = &["auto", "manager", "worker"];
 /// See [`ROLES`].
+pub const COORDINATIONS: &[&str] = &["auto", "consul", "swarm"];
+/// See [`ROLES`].
 pub const ELECTIONS: &[&str] = &["default", "fast", "slow"];
 /// See [`ROLES`].
 pub const ORPHANS: &[&str] = &["keep", "remove"];
@@ -176,10 +178,16 @@ pub const SETTINGS: &[Setting] = &[
     )
     .also(&["CONSUL_HTTP_TOKEN"]),
     row(
+        "coordination",
+        Kind::OneOf(COORDINATIONS),
+        "auto",
+        "Where the leader's lock is: in `consul`, or in the `swarm` itself; `auto` is Consul where one is configured or answers, and in any case what the swarm's first agent chose",
+    ),
+    row(
         "election",
         Kind::OneOf(ELECTIONS),
         "default",
-        "`fast` replaces a killed leader in 4 s instead of 12, and is lost to a slow Consul sooner; `slow`, in 16 s, suits Consul's default `raft_multiplier`",
+        "With the lock in Consul, `fast` replaces a killed leader in 4 s instead of 12, and is lost to a slow Consul sooner; `slow`, in 16 s, suits Consul's default `raft_multiplier`",
     ),
     row("registration.enable", Kind::Switch, "true", "Register this node's containers in Consul"),
     row(

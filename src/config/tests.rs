@@ -91,6 +91,17 @@ fn nothing_at_all_is_enough_for_a_worker() {
 }
 
 #[test]
+fn a_consul_is_named_by_its_address_or_its_token_and_by_no_default() {
+    let named = |name: &str, value: &str| World::default().with_env(name, value).config().consul_is_named;
+    assert!(!World::default().config().consul_is_named);
+    assert!(named("SWARMKEEPER_CONSUL_ADDRESS", "http://127.0.0.1:8500"));
+    assert!(named("CONSUL_HTTP_ADDR", "127.0.0.1:8500") && named("SWARMKEEPER_CONSUL_TOKEN", "t0ken"));
+    assert!(!named("SWARMKEEPER_COORDINATION", "consul"));
+    assert_eq!(World::default().config().coordination, Coordination::Auto);
+    assert_eq!(World::file("coordination: swarm\n").config().coordination, Coordination::Swarm);
+}
+
+#[test]
 fn every_default_is_a_value_of_its_kind() {
     for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
         let parsed = values::parse(setting, &[setting.default.to_owned()]);

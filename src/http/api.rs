@@ -13,7 +13,7 @@ use super::server::REQUEST_TIMEOUT;
 use super::webhooks::read_body;
 use super::{Api, Asker};
 use crate::model::StackName;
-use crate::status::{ClusterStatus, Command, StackHistory, StackStatus};
+use crate::status::{ClusterStatus, Command, LeaderReport, StackHistory, StackStatus};
 
 /// The process lives: what Docker's HEALTHCHECK and Consul ask.
 pub(super) async fn healthz(State(api): State<Api>) -> Response {
@@ -90,6 +90,21 @@ pub(super) async fn sync(State(api): State<Api>, Extension(asker): Extension<Ask
 /// Forget this swarm.
 pub(super) async fn leave(State(api): State<Api>, Extension(asker): Extension<Asker>) -> Result<Message, Refusal> {
     run(&api, Command::Leave, asker).await
+}
+
+/// Who leads and who could.
+pub(super) async fn leader(State(api): State<Api>, Extension(asker): Extension<Asker>) -> Json<LeaderReport> {
+    Json(api.keeper.leader(asker).await)
+}
+
+/// Let another lead.
+pub(super) async fn step_down(State(api): State<Api>, Extension(asker): Extension<Asker>) -> Result<Message, Refusal> {
+    run(&api, Command::StepDown, asker).await
+}
+
+/// What another keeper was told: look at git soon.
+pub(super) async fn wake(State(api): State<Api>, Extension(asker): Extension<Asker>) -> Result<Message, Refusal> {
+    run(&api, Command::Wake, asker).await
 }
 
 /// `adopt`, `approve`, `remove`, `retry`, `rollback`, `restart`, `pause`, `resume` or `sync` of one stack.

@@ -39,7 +39,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::io::keeper;
 use crate::model::{Sensitive, StackName};
-use crate::status::{ClusterStatus, Command, StackHistory};
+use crate::status::{ClusterStatus, Command, LeaderReport, StackHistory};
 
 pub use server::serve;
 use tls::Tls;
@@ -48,6 +48,9 @@ use tls::Tls;
 pub trait Keeper: Send + Sync + 'static {
     /// What is known of the cluster: a leader knows it all, a follower asks the leader and else says what it knows.
     fn status(&self, asker: Asker) -> BoxFuture<'_, ClusterStatus>;
+
+    /// Who leads and who could; a follower asks the leader and else says what it knows.
+    fn leader(&self, asker: Asker) -> BoxFuture<'_, LeaderReport>;
 
     /// How a stack's last rollouts ended; a follower asks the leader.
     fn history(&self, stack: StackName, asker: Asker) -> BoxFuture<'_, Result<StackHistory, CommandError>>;
@@ -166,6 +169,9 @@ pub fn router(api: Api) -> Router {
         .route("/v1/resume", post(api::resume_all))
         .route("/v1/nodes/{name}/{verb}", post(api::node_command))
         .route("/v1/leave", post(api::leave))
+        .route("/v1/leader", get(api::leader))
+        .route("/v1/leader/step-down", post(api::step_down))
+        .route("/v1/wake", post(api::wake))
         .layer(axum::middleware::from_fn_with_state(api.clone(), auth::require));
     open.route("/v1/webhooks/github", post(webhooks::github))
         .route("/v1/webhooks/generic", post(webhooks::generic))

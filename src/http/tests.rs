@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::model::{Revision, StackName};
-use crate::status::{AgentCount, HeldAt, HistoryEntry, Outcome, StackState, StackStatus};
+use crate::status::{AgentCount, Candidate, HeldAt, HistoryEntry, Outcome, StackState, StackStatus};
 
 const SECRET: &str = "hook-secret";
 
@@ -30,6 +30,12 @@ struct Recorder {
 impl Keeper for Recorder {
     fn status(&self, _: Asker) -> BoxFuture<'_, ClusterStatus> {
         async { cluster() }.boxed()
+    }
+
+    fn leader(&self, _: Asker) -> BoxFuture<'_, LeaderReport> {
+        let candidates = vec![Candidate { node: "m1".into(), stands: true, note: "candidate".into() }];
+        let (cluster, coordination) = ("prod".into(), "consul".into());
+        async { LeaderReport { cluster, coordination, leader: None, candidates, problem: None } }.boxed()
     }
 
     fn history(&self, stack: StackName, _: Asker) -> BoxFuture<'_, Result<StackHistory, CommandError>> {
@@ -69,6 +75,7 @@ fn history(name: StackName) -> StackHistory {
         outcome: Outcome::RolledBack,
         reason: "shop_api exit 1".into(),
         digests: [("app:1".to_owned(), "sha256:ab".to_owned())].into(),
+        log: vec!["no such table".into()],
     };
     let held = Some(HeldAt { revision: Revision("77d0e12".into()), reason: "it leaks".into(), since: at });
     StackHistory { name, held, entries: vec![entry] }
@@ -87,6 +94,8 @@ fn cluster() -> ClusterStatus {
             note: "2/2 services".into(),
             next: None,
             services: vec![],
+            notes: vec![],
+            log: Vec::new(),
             warnings: vec![],
         }],
         problems: vec![],
@@ -167,6 +176,17 @@ fn push(branch: &str) -> String {
 }
 
 #[tokio::test]
+async fn the_leader_is_shown_asked_to_step_down_and_woken() {
+    let server = Server::start().await;
+    let report = keeper::Keeper::new(&server.url("/"), None).unwrap().leader().await.unwrap();
+    assert_eq!((report.coordination.as_str(), report.candidates[0].node.as_str()), ("consul", "m1"));
+    let keeper = [(AUTHORIZATION.as_str(), "Bearer internal".to_owned())];
+    assert_eq!(server.post("/v1/leader/step-down", &[], "").await.0, 200);
+    assert_eq!(server.post("/v1/wake", &keeper, "").await.0, 200);
+    assert_eq!(server.asked(), ["StepDown by Person", "Wake by Keeper"]);
+}
+
+#[tokio::test]
 async fn health_says_whether_it_lives_and_whether_it_works() {
     let server = Server::start().await;
     for (health, healthz, readyz) in [
@@ -189,6 +209,8 @@ async fn every_command_of_the_client_arrives_as_it_was_asked() {
     let stack = StackName::new("shop").unwrap();
     let commands = [
         Command::Sync,
+        Command::StepDown,
+        Command::Wake,
         Command::Adopt { stack: stack.clone() },
         Command::Approve { stack: stack.clone(), revision: "9f2c1ab".into() },
         Command::Remove { stack: stack.clone() },

@@ -11,7 +11,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::model::{Sensitive, StackName};
-use crate::status::{ClusterStatus, Command, StackHistory};
+use crate::status::{ClusterStatus, Command, LeaderReport, StackHistory};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -109,6 +109,11 @@ impl Keeper {
         self.request(Method::GET, &["v1", "status"], None).await
     }
 
+    /// Who leads and who could.
+    pub async fn leader(&self) -> Result<LeaderReport, Error> {
+        self.request(Method::GET, &["v1", "leader"], None).await
+    }
+
     /// How a stack's last rollouts ended.
     pub async fn history(&self, stack: &StackName) -> Result<StackHistory, Error> {
         self.request(Method::GET, &["v1", "stacks", stack.as_str(), "history"], None).await
@@ -164,6 +169,8 @@ fn route(command: &Command) -> (Vec<&str>, Option<serde_json::Value>) {
     let (stack, verb, body) = match command {
         Command::Sync => return (vec!["v1", "sync"], None),
         Command::Leave => return (vec!["v1", "leave"], None),
+        Command::StepDown => return (vec!["v1", "leader", "step-down"], None),
+        Command::Wake => return (vec!["v1", "wake"], None),
         Command::PauseAll { reason } => return (vec!["v1", "pause"], Some(json!({ "reason": reason }))),
         Command::ResumeAll => return (vec!["v1", "resume"], None),
         Command::Drain { node, undo } => {

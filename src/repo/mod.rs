@@ -31,9 +31,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compose::{self, Input, Mode, SourceFile};
 use crate::io::files::{FileError, Files};
-use crate::model::{DesiredStack, Finding, Findings, Location, Revision, StackName, StackObjects};
+use crate::model::{DesiredStack, Finding, Findings, Location, Revision, StackName, StackObjects, check_ignored};
 use crate::policy::Permissions;
-use crate::yaml::Problems;
+use crate::yaml::{self, Problems};
 
 use discover::{Source, TEMPLATE_SUFFIX};
 use stack_file::StackFile;
@@ -142,7 +142,8 @@ fn render_stack(
         mode: Mode::Lenient,
     })?;
     let texts = sources.iter().map(|source| (source.name.as_str(), source.text.as_str())).collect();
-    let refusals = options.permissions.refusals(name, &loaded.objects, &texts);
+    let mut refusals = options.permissions.refusals(name, &loaded.objects, &texts);
+    refusals.extend(check_ignored(&loaded.objects));
     if !refusals.is_empty() {
         return Err(Findings(refusals));
     }
@@ -205,9 +206,9 @@ fn read_text(files: &dyn Files, file: &Named, problems: &Problems) -> Option<Str
     let path = &file.path;
     let named = |message: String| Finding { location: file.location.clone(), ..remark(None, message, "") };
     match files.read(path) {
-        Ok(Some(bytes)) => match String::from_utf8(bytes) {
+        Ok(Some(bytes)) => match yaml::text(path, bytes) {
             Ok(text) => return Some(text),
-            Err(_) => problems.add(remark(Some(path), "not UTF-8".to_owned(), "save the file as UTF-8")),
+            Err(findings) => problems.extend(findings),
         },
         Ok(None) => problems.add(named(format!("there is no file {path}"))),
         Err(error) => problems.add(named(error.to_string())),

@@ -10,6 +10,8 @@
 //! adopt: ask                                # ask | auto: a stack that runs already
 //! drift: report                             # report | correct: changes made by hand
 //! on_failure: rollback-service              # rollback-service | rollback-stack | stop
+//! consul_checks: false                       # true: a task counts once no check in Consul calls it critical
+//! recreate: false                           # true makes a changed network anew, with the services on it
 //! timeout: 10m                              # for one rollout
 //! removed: false                            # true removes the stack, its volumes kept
 //! ```
@@ -108,6 +110,8 @@ fn settings(map: &mut MapReader<'_, '_>) -> StackSettings {
                 ],
             )
             .unwrap_or(default.on_failure),
+        consul_checks: map.bool("consul_checks").unwrap_or(default.consul_checks),
+        recreate: map.bool("recreate").unwrap_or(default.recreate),
         timeout: map.take("timeout").and_then(|field| timeout(&field)).unwrap_or(default.timeout),
     }
 }

@@ -155,7 +155,7 @@ fn stack_yml_sets_what_it_says_and_leaves_the_rest() {
         ("stacks/web/compose.yml", COMPOSE),
         (
             "stacks/web/stack.yml",
-            "after: plain\nadopt: auto\ndrift: correct\non_failure: rollback-stack\ntimeout: 90s\n",
+            "after: plain\nadopt: auto\ndrift: correct\non_failure: rollback-stack\nrecreate: true\nconsul_checks: true\ntimeout: 90s\n",
         ),
     ]);
     assert_eq!(repo.stack("plain").settings, StackSettings::default());
@@ -165,6 +165,8 @@ fn stack_yml_sets_what_it_says_and_leaves_the_rest() {
         removed: false,
         drift: Drift::Correct,
         on_failure: OnFailure::RollbackStack,
+        consul_checks: true,
+        recreate: true,
         timeout: Duration::from_secs(90),
     };
     assert_eq!(repo.stack("web").settings, expected);
@@ -336,4 +338,17 @@ fn a_stack_that_does_what_the_policy_does_not_allow_is_a_mistake_of_that_stack_a
         rendered.stacks.iter().filter(|(_, stack)| stack.is_err()).map(|(name, _)| name.as_str()).collect();
     assert_eq!(wrong, ["b"]);
     insta::assert_snapshot!(rendered.stacks[&name("b")].as_ref().unwrap_err(), @r#"stacks/b/compose.yml.hbs (rendered):5:7: services.app.cap_add[0]: found the capability ALL, and the policy allows this stack no capabilities (to allow it, add "ALL" to policy.b.capabilities in swarmkeeper.yml)"#);
+}
+
+#[test]
+fn an_unknown_word_in_swarmkeeper_ignore_has_its_place() {
+    let file =
+        "services:\n  api:\n    image: app:1\n    deploy:\n      labels:\n        swarmkeeper.ignore: replicas,nodes\n";
+    let repo = Repo::with(&[("stacks/web/compose.yml", file)]);
+    insta::assert_snapshot!(repo.mistakes("web"), @r#"stacks/web/compose.yml:6:9: services.api.deploy.labels.swarmkeeper.ignore: found "nodes", accepted: replicas, image, resources, placement, env, env.NAME, labels, labels.NAME"#);
+    let listed = Repo::with(&[(
+        "stacks/web/compose.yml",
+        &file.replace("        swarmkeeper.ignore: replicas,nodes", "        - swarmkeeper.ignore=nodes"),
+    )]);
+    assert!(listed.mistakes("web").starts_with("stacks/web/compose.yml:5:7: "), "{}", listed.mistakes("web"));
 }

@@ -28,8 +28,11 @@ pub const WRITES_AT_ONCE: usize = 8;
 /// So many times a command is decided anew because the state was written at the same time.
 const COMMAND_ATTEMPTS_MAX: usize = 5;
 
-/// Lines of a failed task's log that are told.
-const LOG_LINES: usize = 10;
+/// Lines of a failed task's log that are told and remembered.
+pub const LOG_LINES: usize = 10;
+
+/// Characters of each of them.
+const LOG_WIDTH_CHARS: usize = 300;
 
 /// Characters of a log's last line that are remembered as a reason.
 const LOG_LINE_CHARS: usize = 120;
@@ -264,7 +267,7 @@ impl Run<'_> {
         for tell in &mut self.tells {
             let Some(task) = &tell.task else { continue };
             match self.swarm.task_log(task, LOG_LINES).await {
-                Ok(lines) => tell.log = lines,
+                Ok(lines) => tell.log = bounded(lines),
                 // A log is a help, not a duty: the task's own error is told anyway.
                 Err(error) => warn!(stack = %tell.stack, %error, "log of the failed task not read"),
             }
@@ -274,11 +277,18 @@ impl Run<'_> {
             let failure = self.state.failed.last_mut().filter(|failure| failure.revision == tell.revision);
             let service = failure.and_then(|failure| failure.services.get_mut(tell.service.as_ref()?));
             if let Some(service) = service {
-                service.reason.clone_from(&tell.message);
+                service.reason = format!("{} {line:?}", service.reason);
+                service.log.clone_from(&tell.log);
             }
             self.state.retell_last_failure();
         }
     }
+}
+
+/// A log's last lines, in bounds: they go into the state, and a program may print without end.
+pub fn bounded(lines: Vec<String>) -> Vec<String> {
+    let surplus = lines.len().saturating_sub(LOG_LINES);
+    lines.into_iter().skip(surplus).map(|line| line.chars().take(LOG_WIDTH_CHARS).collect()).collect()
 }
 
 /// Names to IDs, by kind.

@@ -3,21 +3,22 @@
 //! No state is kept: the namespace label says whose an object is, names carry no hash, services go with `--prune` only. What does not
 //! differ is not written. A stack that git manages is refused, unless forced: the leader would undo it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{ApplyError, Auth, apply};
-use super::images::{Resolutions, digest, live_text};
+use super::apply::{ApplyError, Auth, LOG_LINES, apply, bounded};
+use super::images::{Resolutions, live_text};
 use super::key::Key;
 use super::observe::{Observed, ObservedStack, SecretContents, compare_secrets, observe, resolve, unrecorded_secrets};
-use super::plan::{Input, Mode, Plan, Policy, plan};
+use super::plan::{Input, Makers, Mode, Plan, Policy, plan};
 use super::rollout::{Progress, Window, judge};
 use crate::io::swarm::{Error, Swarm};
 use crate::model::{DesiredStack, StackName};
 use crate::spec::ServiceSpec;
+use crate::status::StackState as Verdict;
 
 /// Between two looks at a rollout.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -57,6 +58,9 @@ pub enum DeployError {
     /// The leader would undo it.
     #[error("stack {0} is managed by git: change it there, or say --force")]
     Managed(StackName),
+    /// The plan says what is wrong; nothing is written.
+    #[error("{}", .0.join("\n"))]
+    Unplannable(Vec<String>),
     /// Somebody else writes all the time.
     #[error("stack {0}: somebody else changes its objects at the same time; try again when that has ended")]
     Conflicts(StackName),
@@ -90,7 +94,7 @@ pub async fn plan_deploy(
     if options.resolve == ResolveImage::Changed {
         let has_changed = |spec: &ServiceSpec| {
             let live = observed.services.get(&spec.name);
-            live.is_none_or(|live| live_text(&live.spec) != spec.task_template.container_spec.image)
+            live.is_none_or(|live| live_text(&live.spec) != live_text(spec))
         };
         images = resolve(swarm, images_of(desired, has_changed), auth).await;
     }
@@ -100,7 +104,7 @@ pub async fn plan_deploy(
     Ok(plan_file(desired, &observed, &images, &secrets, options.prune, now))
 }
 
-/// Does what `plan` says; when somebody else wrote first, such as a removal that still goes on, looks and plans again.
+/// Does what `plan` says, unless it says that something is wrong; when somebody else wrote first, such as a removal that still goes on, looks and plans again.
 /// Gives the number of writes.
 pub async fn deploy(
     mut plan: Plan,
@@ -111,6 +115,9 @@ pub async fn deploy(
 ) -> Result<usize, DeployError> {
     let mut writes = 0;
     for _ in 0..ATTEMPTS_MAX {
+        if plan.verdict == Verdict::Error {
+            return Err(DeployError::Unplannable(plan.errors()));
+        }
         let outcome = apply(&plan, swarm, auth, &CancellationToken::new()).await;
         writes += outcome.writes;
         match (outcome.error, outcome.conflict) {
@@ -153,6 +160,18 @@ pub async fn follow(
     }
 }
 
+/// The last lines that the failing tasks printed, by their services; a log that cannot be had is left out.
+pub async fn logs(swarm: &Swarm, following: &Following) -> BTreeMap<String, Vec<String>> {
+    let mut logs = BTreeMap::new();
+    for (service, progress) in following {
+        let Some(task) = progress.trouble().and_then(|trouble| trouble.task.as_ref()) else { continue };
+        if let Ok(lines) = swarm.task_log(task, LOG_LINES).await {
+            logs.insert(service.clone(), bounded(lines));
+        }
+    }
+    logs
+}
+
 async fn look(swarm: &Swarm, services: &BTreeSet<String>, window: Window) -> Result<Following, Error> {
     let (live, nodes) = tokio::try_join!(swarm.services(), swarm.nodes())?;
     let live: Vec<_> = live.into_iter().filter(|service| services.contains(&service.spec.name)).collect();
@@ -183,6 +202,7 @@ pub fn plan_file(
         observed: observed.stack(&desired.name),
         images,
         unsettled: &[],
+        makers: &Makers::new(),
         secrets,
         key: &Key::default(),
         now,
@@ -190,9 +210,8 @@ pub fn plan_file(
     })
 }
 
-/// The images without a digest of the services that are `asked` about.
+/// The images of the services that are `asked` about. Where the file names the digest, the registry still knows the platforms.
 fn images_of(desired: &DesiredStack, asked: impl Fn(&ServiceSpec) -> bool) -> BTreeSet<String> {
     let specs = desired.objects.services.values().map(|service| &service.spec).filter(|spec| asked(spec));
-    let images = specs.map(|spec| &spec.task_template.container_spec.image);
-    images.filter(|image| digest(image).is_none()).cloned().collect()
+    specs.map(|spec| spec.task_template.container_spec.image.clone()).collect()
 }

@@ -40,13 +40,15 @@ fn write_change(f: &mut fmt::Formatter<'_>, change: &Change, width: usize) -> fm
         Action::Create => '+',
         Action::Update => '~',
         Action::Remove => '-',
+        Action::Recreate => '±',
     };
     write!(f, "{sign} {:width$}  {}", change.name, effect(change))?;
     if let Some(reason) = &change.waits {
         write!(f, " — not now: {reason}")?;
     }
     writeln!(f)?;
-    if change.restarts.is_some() || change.differences.iter().any(|difference| difference.new.is_some()) {
+    let is_told = change.action != Action::Recreate;
+    if is_told && (change.restarts.is_some() || change.differences.iter().any(|difference| difference.new.is_some())) {
         let whats = change.differences.iter().map(|difference| difference.what.chars().count());
         let width = whats.max().unwrap_or_default().min(NAME_COLUMN_MAX);
         for difference in &change.differences {
@@ -63,15 +65,26 @@ fn effect(change: &Change) -> String {
         (kind, Action::Create, _) => format!("{} created", kind.word()),
         (kind, Action::Remove, _) => format!("{} removed", kind.word()),
         (Kind::Service, Action::Update, Some(restart)) => restarts(restart),
-        (Kind::Service, Action::Update, None) => {
-            let whats: Vec<&str> = change.differences.iter().map(|difference| difference.what.as_str()).collect();
-            format!("no restart: {}", whats.join(", "))
+        (Kind::Service, Action::Update, None) => format!("no restart: {}", whats(change)),
+        (Kind::Service, Action::Recreate, _) => {
+            format!("RECREATED, all its tasks restart: {}", whats(change))
+        }
+        (kind, Action::Recreate, _) => {
+            let word = if change.waits.is_some() { "NEEDS RECREATE" } else { "RECREATED" };
+            format!("{} {word}: {}", kind.word(), whats(change))
         }
         (kind, Action::Update, _) => format!("{} labels", kind.word()),
     }
 }
 
+fn whats(change: &Change) -> String {
+    change.differences.iter().map(|difference| difference.what.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 fn restarts(restart: &Restart) -> String {
+    if restart.again {
+        return "RUNS AGAIN".to_owned();
+    }
     let tasks = if restart.tasks == 1 { "1 task".to_owned() } else { format!("{} tasks", restart.tasks) };
     let at_once = match restart.parallelism {
         0 => "all at once".to_owned(),
@@ -133,7 +146,7 @@ fn word(kind: NoteKind) -> &'static str {
         NoteKind::Drift => "drift: ",
         NoteKind::Orphan => "orphan: ",
         NoteKind::Adopt => "adopt: ",
-        NoteKind::Paused | NoteKind::Remark => "",
+        NoteKind::Paused | NoteKind::Remark | NoteKind::Leftover => "",
         NoteKind::Error => "error: ",
     }
 }

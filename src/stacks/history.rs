@@ -1,7 +1,7 @@
 //! How a stack's last rollouts ended, kept in its state: what people ask for at night, and what a rollback goes back to.
 //!
-//! An entry holds a commit, the digests it ran, how it ended and a keyed fingerprint of what its files said; no content and no
-//! spec. An entry is appended when a rollout ends, so a pass that finds nothing to do appends nothing. The list is bounded by
+//! An entry holds a commit, the digests it ran, how it ended, with the end of the failing task's log, and a keyed fingerprint of what
+//! its files said; no content and no spec. An entry is appended when a rollout ends, so a pass that finds nothing to do appends nothing. The list is bounded by
 //! [`ENTRIES_MAX`] and [`BYTES_MAX`]; the two newest entries that ran stay whatever failed after them, so that there is
 //! something to go back to.
 
@@ -49,6 +49,9 @@ pub struct Entry {
     /// True if a person brought the stack back to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rollback: bool,
+    /// The last lines that the failing task printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: Extra,
@@ -146,6 +149,7 @@ pub fn told(stack: &StackName, state: &StackState) -> StackHistory {
         outcome: entry.outcome,
         reason: entry.reason.clone(),
         digests: entry.digests.clone(),
+        log: entry.log.clone(),
     };
     StackHistory { name: stack.clone(), held, entries: state.history.iter().rev().map(entry).collect() }
 }
@@ -174,6 +178,7 @@ mod tests {
             digests: BTreeMap::new(),
             specs: revision.into(),
             rollback: false,
+            log: Vec::new(),
             extra: Extra::default(),
         }
     }

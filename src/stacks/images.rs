@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::observe::ObservedStack;
 use super::state::Image;
 use crate::image::ImageRef;
-use crate::model::DesiredStack;
+use crate::model::{DesiredStack, Field, Ignored};
 use crate::spec::{LABEL_IMAGE, ServiceSpec};
 
 /// What registries said, by the image's text in the file.
@@ -28,12 +28,21 @@ pub fn images_to_resolve(desired: &DesiredStack, observed: ObservedStack<'_>) ->
     for service in desired.objects.services.values() {
         let text = &service.spec.task_template.container_spec.image;
         let live = observed.swarm.services.get(&service.spec.name);
-        let lives = live.is_some_and(|live| familiar_live_text(&live.spec) == *text);
-        if digest(text).is_none() && !chosen(text) && !lives {
+        let lives = match (live, observed.kept(&service.spec.name)) {
+            (Some(live), _) => familiar_live_text(&live.spec) == *text,
+            (None, kept) => kept.is_some_and(|kept| kept.text == *text),
+        };
+        let is_needed = digest(text).is_none() && !chosen(text) && !lives;
+        if is_needed && !(live.is_some() && is_left_to_others(&service.spec)) {
             texts.insert(text.clone());
         }
     }
     texts
+}
+
+/// True if another tool chooses the image of a service that lives.
+pub fn is_left_to_others(spec: &ServiceSpec) -> bool {
+    Ignored::of(spec).is_ok_and(|ignored| ignored.has(&Field::Image))
 }
 
 /// The image's text that a live service was made from: its label, or else its image without digest.

@@ -9,12 +9,17 @@
 //! * Only objects whose IDs the state lists are changed or removed, and volumes never are.
 //! * The rollout is recorded before its first write. A revision that failed is not tried again until git changes or somebody says `retry`.
 //! * A person's rollback holds until git changes the stack, and is only taken if it can succeed as far as one can see.
+//! * The last two generations of every secret and config are kept; an older one goes when no service of the swarm, no spec that swarm
+//!   would roll one back to, and no task that may still run uses it.
 //! * No secret's content, and no value of a variable or label, is in a plan, a state, a status or a log.
 //!
 //! # Limits
 //!
-//! * A change of a network needs a person (swarm cannot change one), and so does a change of a service's mode.
-//! * Secrets that a rolled back service would need are kept, older generations are not.
+//! * A changed network is made anew only with `recreate: true`, with the services on it; see `plan/remake.rs`. A service's mode cannot be
+//!   changed at all.
+//! * `on_failure` brings a service back to swarm's own previous spec. A service that two revisions changed before either had converged goes
+//!   back to the first of them.
+//! * A job is never rolled back: swarm would run the former one again.
 
 pub mod apply;
 #[cfg(test)]
@@ -23,13 +28,21 @@ pub mod deploy;
 pub mod diff;
 mod display;
 pub mod drain;
+#[cfg(test)]
+mod generation_tests;
 pub mod history;
+#[cfg(test)]
+mod ignore_tests;
 pub mod images;
+#[cfg(test)]
+mod job_tests;
 pub mod key;
 pub mod observe;
 mod order;
 pub mod pass;
 pub mod plan;
+#[cfg(test)]
+mod remake_tests;
 #[cfg(test)]
 mod restart_tests;
 pub mod rollback;

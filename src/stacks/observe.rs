@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use super::apply::Auth;
 use super::images::{Resolutions, digest};
 use super::key::{KEY_CONFIG, Key, is_hashed_name};
-use super::state::{BadState, Image, STATE_PREFIX, StackState};
+use super::state::{BadState, Image, Kept, STATE_PREFIX, StackState};
 use crate::io::swarm::{Error, Swarm, config_content};
 use crate::model::{Adopt, DesiredStack, Revision, StackName, Wanted};
 use crate::spec::{Config, LABEL_NAMESPACE, Labels, Network, Node, Secret, SecretSpec, Service, Task};
@@ -28,6 +28,8 @@ pub struct Observed {
     pub services: BTreeMap<String, Service>,
     /// By their service's ID.
     pub tasks: HashMap<String, Vec<Task>>,
+    /// What joined networks without being a service's: one for each plain container.
+    pub attachments: Vec<Task>,
     /// By name, those of the swarm, without the mesh.
     pub networks: BTreeMap<String, Network>,
     /// By name.
@@ -40,6 +42,9 @@ pub struct Observed {
     pub states: BTreeMap<StackName, LiveState>,
     /// States that cannot be read.
     pub bad_states: Vec<BadState>,
+    /// Tasks that a check in Consul says are critical, with the check's name, or why Consul does not say; none if no
+    /// stack asks for it.
+    pub critical: Option<Result<BTreeMap<String, String>, String>>,
     /// The key for fingerprints; none before the first leader made it.
     pub key: Option<Key>,
 }
@@ -77,6 +82,10 @@ pub async fn observe(swarm: &Swarm) -> Result<Observed, Error> {
         swarm.nodes(),
     )?;
     let mut observed = Observed::new(services, tasks, networks, secrets, configs, nodes);
+    // Plain containers can be on no others; most swarms have none, and no seventh request.
+    if observed.networks.values().any(|network| network.attachable) {
+        observed.attachments = swarm.attachments().await?;
+    }
     for id in observed.unlisted_networks() {
         match swarm.network(&id).await {
             Ok(network) => drop(observed.networks.insert(network.name.clone(), network)),
@@ -241,6 +250,11 @@ impl<'a> ObservedStack<'a> {
     /// A service's tasks.
     pub fn tasks(&self, service_id: &str) -> &'a [Task] {
         self.swarm.tasks.get(service_id).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is remembered of a service that was taken off a network.
+    pub fn kept(&self, service: &str) -> Option<&'a Kept> {
+        self.live?.state.rollout.as_ref()?.remaking.as_ref()?.services.get(service)
     }
 
     /// The revision that was last healthy.

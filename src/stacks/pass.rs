@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::images::Resolutions;
 use super::key::Key;
 use super::observe::{Observed, SecretContents};
-use super::plan::{Input, Plan, Policy, plan, plan_broken};
-use crate::model::{DesiredStack, StackName};
+use super::plan::{Input, Makers, Plan, Policy, plan, plan_broken};
+use crate::model::{DesiredStack, StackName, Wanted};
 
 /// Stacks that a person's rollback holds, as their commits have them, or why they cannot be rendered.
 pub type Held = BTreeMap<StackName, Result<DesiredStack, String>>;
@@ -36,20 +36,27 @@ pub struct Pass<'a> {
     pub policy: &'a Policy,
 }
 
+/// A pass with what is the same for all its stacks.
+struct Round<'a> {
+    pass: &'a Pass<'a>,
+    makers: Makers,
+}
+
 /// Plans every stack that git has, or that we own something of, by name.
 pub fn plan_all(pass: &Pass<'_>) -> Vec<Plan> {
+    let round = Round { pass, makers: makers(pass.desired) };
     let desired: BTreeMap<&StackName, &DesiredStack> = pass.desired.iter().map(|stack| (&stack.name, stack)).collect();
     let mut plans = BTreeMap::new();
     for name in desired.keys() {
-        plan_with_predecessors(pass, &desired, name, &mut plans, &mut BTreeSet::new());
+        plan_with_predecessors(&round, &desired, name, &mut plans, &mut BTreeSet::new());
     }
     let orphans =
         pass.observed.states.keys().filter(|name| !desired.contains_key(name) && !pass.broken.contains_key(name));
     for name in orphans {
-        plans.insert(name.clone(), plan_one(pass, name, None, &[]));
+        plans.insert(name.clone(), plan_one(&round, name, None, &[]));
     }
     for (name, reason) in pass.broken {
-        plans.insert(name.clone(), plan_one_broken(pass, name, reason));
+        plans.insert(name.clone(), plan_one_broken(&round, name, reason));
     }
     plans.into_values().collect()
 }
@@ -102,7 +109,7 @@ fn target<'a>(
 
 /// Plans a stack after those it waits for. In a circle everyone waits for the others, and says so.
 fn plan_with_predecessors<'a>(
-    pass: &Pass<'a>,
+    round: &Round<'a>,
     desired: &BTreeMap<&StackName, &'a DesiredStack>,
     name: &'a StackName,
     plans: &mut BTreeMap<StackName, Plan>,
@@ -113,40 +120,41 @@ fn plan_with_predecessors<'a>(
         return;
     }
     for before in &stack.settings.after {
-        plan_with_predecessors(pass, desired, before, plans, visiting);
+        plan_with_predecessors(round, desired, before, plans, visiting);
     }
     let is_settled = |before: &&StackName| plans.get(*before).is_some_and(|plan| plan.settled);
     let unsettled: Vec<StackName> = stack.settings.after.iter().filter(|before| !is_settled(before)).cloned().collect();
-    let plan = plan_one(pass, name, Some(stack), &unsettled);
+    let plan = plan_one(round, name, Some(stack), &unsettled);
     plans.insert(name.clone(), plan);
     visiting.remove(name);
 }
 
-fn plan_one(pass: &Pass<'_>, name: &StackName, desired: Option<&DesiredStack>, unsettled: &[StackName]) -> Plan {
+fn plan_one(round: &Round<'_>, name: &StackName, desired: Option<&DesiredStack>, unsettled: &[StackName]) -> Plan {
     // What git no longer has at all is an orphan, rolled back or not.
-    let Some(head) = desired else { return plan(input(pass, name, None, unsettled)) };
-    match target(Some(head), name, pass.held, pass.observed, pass.key) {
-        Target::Git => plan(input(pass, name, Some(head), unsettled)),
-        Target::Held(stack) => plan(Input { held: true, ..input(pass, name, Some(stack), unsettled) }),
-        Target::Unknown(reason) => plan_broken(input(pass, name, None, unsettled), &reason),
+    let Some(head) = desired else { return plan(input(round, name, None, unsettled)) };
+    match target(Some(head), name, round.pass.held, round.pass.observed, round.pass.key) {
+        Target::Git => plan(input(round, name, Some(head), unsettled)),
+        Target::Held(stack) => plan(Input { held: true, ..input(round, name, Some(stack), unsettled) }),
+        Target::Unknown(reason) => plan_broken(input(round, name, None, unsettled), &reason),
     }
 }
 
 /// A stack that cannot be rendered: nothing is planned for it, unless a rollback holds it elsewhere.
-fn plan_one_broken(pass: &Pass<'_>, name: &StackName, reason: &str) -> Plan {
-    match target(None, name, pass.held, pass.observed, pass.key) {
-        Target::Git => plan_broken(input(pass, name, None, &[]), reason),
-        Target::Held(stack) => plan(Input { held: true, ..input(pass, name, Some(stack), &[]) }),
-        Target::Unknown(held) => plan_broken(input(pass, name, None, &[]), &format!("{held}; git has: {reason}")),
+fn plan_one_broken(round: &Round<'_>, name: &StackName, reason: &str) -> Plan {
+    match target(None, name, round.pass.held, round.pass.observed, round.pass.key) {
+        Target::Git => plan_broken(input(round, name, None, &[]), reason),
+        Target::Held(stack) => plan(Input { held: true, ..input(round, name, Some(stack), &[]) }),
+        Target::Unknown(held) => plan_broken(input(round, name, None, &[]), &format!("{held}; git has: {reason}")),
     }
 }
 
 fn input<'a>(
-    pass: &Pass<'a>,
+    round: &'a Round<'a>,
     stack: &'a StackName,
     desired: Option<&'a DesiredStack>,
     unsettled: &'a [StackName],
 ) -> Input<'a> {
+    let pass = round.pass;
     Input {
         stack,
         desired,
@@ -154,11 +162,25 @@ fn input<'a>(
         observed: pass.observed.stack(stack),
         images: pass.images,
         unsettled,
+        makers: &round.makers,
         secrets: pass.secrets,
         key: pass.key,
         now: pass.now,
         policy: pass.policy,
     }
+}
+
+/// The networks that the stacks of git make.
+fn makers(desired: &[DesiredStack]) -> Makers {
+    let mut makers = Makers::new();
+    for stack in desired.iter().filter(|stack| !stack.settings.removed) {
+        for network in stack.objects.networks.values() {
+            if let Wanted::Own { spec, .. } = network {
+                makers.entry(spec.name.clone()).or_insert_with(|| stack.name.clone());
+            }
+        }
+    }
+    makers
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::history::{self, Entry};
-use super::images::{Resolutions, digest, live_text};
+use super::images::{Resolutions, digest, is_left_to_others, live_text};
 use super::key::Key;
 use super::observe::{LiveState, Observed, ObservedStack, SecretContents};
-use super::plan::{Input, NoteKind, Plan, Policy, plan};
+use super::plan::{Input, Makers, NoteKind, Plan, Policy, plan};
 use super::state::{Image, Kind, Mark, StackState, checked};
 use crate::model::{DesiredStack, Revision, StackName};
 use crate::spec::{Extra, ServiceSpec};
@@ -123,6 +123,9 @@ pub fn images(entry: &Entry, target: &DesiredStack, observed: &Observed) -> Resu
     for service in target.objects.services.values() {
         let text = &service.spec.task_template.container_spec.image;
         let live = observed.services.get(&service.spec.name);
+        if live.is_some() && is_left_to_others(&service.spec) {
+            continue;
+        }
         if digest(text).is_some() {
             images.insert(text.clone(), text.clone());
         } else if let Some(digest) = entry.digests.get(text) {
@@ -263,6 +266,9 @@ fn other_images(
         let text = &service.spec.task_template.container_spec.image;
         let Some(wanted) = preparation.entry.digests.get(text).filter(|_| digest(text).is_none()) else { continue };
         let live = preparation.observed.services.get(&service.spec.name).map(|live| &live.spec);
+        if live.is_some() && is_left_to_others(&service.spec) {
+            continue;
+        }
         let running = live.filter(|spec| live_text(spec) == text).map(running_image);
         let chosen = state.images.get(text).or(running.as_ref());
         if chosen.and_then(|image| digest(&image.image)) == Some(wanted.as_str()) {
@@ -299,6 +305,7 @@ fn try_out(
         observed: ObservedStack { name: preparation.stack, swarm: preparation.observed, live: Some(&live) },
         images: &Resolutions::new(),
         unsettled: &[],
+        makers: &Makers::new(),
         secrets: &SecretContents::new(),
         key: preparation.key,
         now: preparation.now,

@@ -3,7 +3,8 @@
 //! Converged means: every wanted task runs the *current* spec, and swarm is not still updating. A rollback that completed is a
 //! failure, whatever swarm calls it. Nothing here waits; the caller looks again.
 //!
-//! Tasks on nodes that are down are neither wanted nor waited for, and a service of zero tasks has converged.
+//! Tasks on nodes that are down are neither wanted nor waited for, and a service of zero tasks has converged. A job has when it is
+//! complete; once swarm starts no further task of it, it has failed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,6 +42,16 @@ pub enum Progress {
     Paused(Trouble),
     /// Tasks keep failing, or the deadline has passed.
     Failed(Trouble),
+}
+
+impl Progress {
+    /// What went wrong, if anything did.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Self::Converged(_) | Self::Going(_) => None,
+            Self::RolledBack(trouble) | Self::Paused(trouble) | Self::Failed(trouble) => Some(trouble),
+        }
+    }
 }
 
 /// Tasks.
@@ -104,18 +115,49 @@ pub fn judge(
     if count.running >= count.wanted && state != "updating" {
         return Progress::Converged(count);
     }
-    if failures.len() >= FAILURES_MAX {
+    if failures.len() >= FAILURES_MAX || is_exhausted(service, &failures) {
         return Progress::Failed(trouble("tasks keep failing", failures.first().copied()));
     }
     if now >= window.deadline {
         let waited = Duration::try_from(window.deadline - window.since).unwrap_or_default();
-        let waiting = tasks.iter().find(|task| is_current(task) && is_wanted(task) && task.status.state != "running");
+        let waits = |task: &&Task| is_current(task) && is_to_run(task) && task.status.state != "running";
+        // The one that says what it lacks, if one does.
+        let waiting = tasks.iter().filter(waits).max_by_key(|task| !task.status.err.is_empty());
         let why = waiting.map(stuck).unwrap_or_default();
         let fallback =
             format!("{}/{} tasks after {}{why}", count.running, count.wanted, humantime::format_duration(waited));
         return Progress::Failed(trouble(&fallback, failures.first().copied()));
     }
     Progress::Going(count)
+}
+
+/// True if swarm starts no further task of a job that is not complete.
+pub fn has_failed(service: &Service, tasks: &[Task], nodes: &BTreeMap<String, Node>) -> bool {
+    // All of its failures count, and no deadline does.
+    let since = OffsetDateTime::UNIX_EPOCH;
+    let always = Window { since, deadline: since + SCHEDULING };
+    let progress = judge(service, tasks, nodes, Some(always), since);
+    matches!(progress, Progress::Failed(_))
+}
+
+/// True if a task of a job has failed so often that its restart policy gives it up: the job cannot be complete any more.
+fn is_exhausted(service: &Service, failures: &[&Task]) -> bool {
+    let mode = &service.spec.mode;
+    if mode.replicated_job.is_none() && mode.global_job.is_none() {
+        return false;
+    }
+    let policy = service.spec.task_template.restart_policy.as_ref();
+    let attempts = match policy.map_or("", |policy| policy.condition.as_str()) {
+        "none" => 1,
+        _ => policy.and_then(|policy| policy.max_attempts).filter(|max| *max > 0).map_or(u64::MAX, |max| max + 1),
+    };
+    let mut failed: BTreeMap<(u64, &str), u64> = BTreeMap::new();
+    for task in failures {
+        // Each task of a global job has its node, each of another its slot.
+        let place = if mode.global_job.is_some() { (0, task.node_id.as_str()) } else { (task.slot, "") };
+        *failed.entry(place).or_default() += 1;
+    }
+    failed.values().any(|count| *count >= attempts)
 }
 
 /// Tasks that run the current spec, and tasks wanted.
@@ -205,6 +247,11 @@ fn is_wanted(task: &Task) -> bool {
     matches!(task.desired_state.as_str(), "running" | "ready" | "accepted")
 }
 
+/// The same, and tasks of jobs.
+fn is_to_run(task: &Task) -> bool {
+    is_wanted(task) || task.desired_state == "complete"
+}
+
 fn is_fresh(service: &Service, now: OffsetDateTime) -> bool {
     timestamp(&service.updated_at).is_some_and(|at| now < at + SCHEDULING)
 }
@@ -271,6 +318,27 @@ mod tests {
         service
     }
 
+    fn job(condition: &str, max_attempts: u64) -> Service {
+        let mut service = service(&json!({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 2}}), "");
+        let policy = json!({"Condition": condition, "MaxAttempts": max_attempts});
+        service.spec.task_template.restart_policy = serde_json::from_value(policy).unwrap();
+        service
+    }
+
+    /// Judges a job whose tasks are told as `slot state`.
+    fn check_job(job: &Service, tasks: &[&str], wanted: &str) {
+        let tasks = tasks.iter().map(|text| {
+            let (slot, state) = text.split_once(' ').unwrap();
+            let desired = if state == "running" { "complete" } else { "shutdown" };
+            let spec = job.spec.task_template.clone();
+            Task { slot: slot.parse().unwrap(), spec, ..task(&format!("new {state} {desired}")) }
+        });
+        let tasks: Vec<Task> = tasks.collect();
+        let progress = judge(job, &tasks, &nodes(), Some(window()), at("01:00"));
+        assert_eq!(has_failed(job, &tasks, &nodes()), matches!(progress, Progress::Failed(_)));
+        assert_eq!(in_words(progress), wanted);
+    }
+
     /// `image state [desired [node [second]]]`
     fn task(text: &str) -> Task {
         let mut words = text.split(' ');
@@ -296,14 +364,17 @@ mod tests {
 
     fn check_at(now: OffsetDateTime, mode: &serde_json::Value, update: &str, tasks: &[&str], wanted: &str) {
         let tasks: Vec<Task> = tasks.iter().map(|text| task(text)).collect();
-        let found = match judge(&service(mode, update), &tasks, &nodes(), Some(window()), now) {
+        assert_eq!(in_words(judge(&service(mode, update), &tasks, &nodes(), Some(window()), now)), wanted);
+    }
+
+    fn in_words(progress: Progress) -> String {
+        match progress {
             Progress::Converged(count) => format!("converged {}/{}", count.running, count.wanted),
             Progress::Going(count) => format!("going {}/{}", count.running, count.wanted),
             Progress::RolledBack(trouble) => format!("rolled back: {}", trouble.reason),
             Progress::Paused(trouble) => format!("paused: {}", trouble.reason),
             Progress::Failed(trouble) => format!("failed: {}", trouble.reason),
-        };
-        assert_eq!(found, wanted);
+        }
     }
 
     #[allow(clippy::needless_pass_by_value)] // Reads better at the many places that call it.
@@ -352,6 +423,40 @@ mod tests {
         check(job.clone(), "", &["new complete complete", "new running complete n2"], "going 1/2");
         check(job, "", &["new complete complete", "new complete complete n2"], "converged 2/2");
         check(json!({"GlobalJob": {}}), "", &["new complete complete", "new complete complete n2"], "converged 2/2");
+    }
+
+    #[test]
+    fn a_job_that_swarm_gives_up_is_not_waited_for() {
+        check_job(&job("none", 0), &["1 complete", "2 failed"], "failed: exit 3 on n1");
+        check_job(&job("on-failure", 1), &["1 failed", "2 failed"], "going 0/2");
+        check_job(&job("on-failure", 1), &["1 running", "2 failed", "2 failed"], "failed: exit 3 on n1");
+        check_job(&job("any", 0), &["1 failed", "1 running", "2 complete"], "going 1/2");
+        check_job(&job("none", 0), &["1 complete", "2 complete"], "converged 2/2");
+    }
+
+    #[test]
+    fn an_earlier_run_of_a_job_does_not_count() {
+        let mut job = job("none", 0);
+        job.job_status = serde_json::from_value(json!({"JobIteration": {"Index": 7}})).unwrap();
+        check_job(&job, &["1 complete", "2 complete"], "going 0/2");
+    }
+
+    #[test]
+    fn what_no_node_takes_fails_at_the_deadline_with_swarms_reason() {
+        let mut stuck = task("new pending running");
+        stuck.node_id.clear();
+        stuck.status.err = "no suitable node (max replicas per node limit exceed)".into();
+        let tasks = [task("new running"), task("new preparing running n2"), stuck];
+        let late = judge(&service(&two(), ""), &tasks, &nodes(), Some(window()), at("10:00"));
+        let wanted =
+            "failed: 1/2 tasks after 10m, one is pending: no suitable node (max replicas per node limit exceed)";
+        assert_eq!(in_words(late), wanted);
+    }
+
+    #[test]
+    fn tasks_on_a_node_that_is_down_are_not_counted_as_running() {
+        check(two(), "", &["new running", "new running running gone"], "going 1/2");
+        check(two(), "", &["new running", "new running running gone", "new running running n2"], "converged 2/2");
     }
 
     #[test]

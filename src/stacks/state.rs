@@ -80,6 +80,9 @@ pub struct StackState {
     /// A person brought the stack back to a revision, where it stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
+    /// Networks that were made anew, by name, with a fingerprint of the definition: never twice for the same.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub remade: BTreeMap<String, String>,
     /// Services that a person wants restarted, by full name; gone when that is done.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub restarts: BTreeMap<String, RestartWish>,
@@ -196,6 +199,25 @@ pub struct Content {
     pub hash: String,
     /// The live object's name.
     pub name: String,
+    /// The one before it, which is kept: to come back to it makes nothing anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Generation>,
+}
+
+/// A former content of a secret or config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Keyed fingerprint; empty where it was never known.
+    pub hash: String,
+    /// The live object's name.
+    pub name: String,
+}
+
+impl Content {
+    /// What a content leaves behind when this one takes its place.
+    pub fn as_generation(&self) -> Generation {
+        Generation { hash: self.hash.clone(), name: self.name.clone() }
+    }
 }
 
 /// A chosen image.
@@ -209,7 +231,7 @@ pub struct Image {
 }
 
 /// A rollout, recorded before its first write, so that a successor goes on with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
     /// The revision.
     pub revision: Option<Revision>,
@@ -227,6 +249,35 @@ pub struct Intent {
     /// Objects about to be made, as `kind/name`: found alive with these names they are ours, even if we died before noting their IDs.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub creating: BTreeSet<String>,
+    /// Full names of the services that were not there before it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub made: BTreeSet<String>,
+    /// Networks that are being made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaking: Option<Remaking>,
+}
+
+/// Networks that are being made anew, recorded before the first service is taken off one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remaking {
+    /// Names, and the IDs of the networks that have to go.
+    pub networks: BTreeMap<String, String>,
+    /// The services that are taken off, by full name.
+    pub services: BTreeMap<String, Kept>,
+}
+
+/// What git does not say of a service, for when it is made anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// How many tasks it had.
+    pub replicas: Option<u64>,
+    /// Its counter of forced restarts.
+    pub force_update: u64,
+    /// Its image's text in the file.
+    pub text: String,
+    /// Its image.
+    pub image: Image,
 }
 
 /// A revision with the stack's fingerprint.
@@ -258,6 +309,11 @@ impl Failure {
         let reason = self.services.iter().next().map(|(name, failure)| format!("{name} {}", failure.reason));
         reason.unwrap_or_else(|| "failed".into())
     }
+
+    /// The first service's log: that of the one whose reason is told.
+    pub fn log(&self) -> &[String] {
+        self.services.values().next().map_or(&[], |failure| &failure.log)
+    }
 }
 
 /// Why a service failed.
@@ -267,6 +323,9 @@ pub struct ServiceFailure {
     pub fingerprint: String,
     /// The task's own error, or the deadline.
     pub reason: String,
+    /// The last lines that the task printed, in the bounds of [`crate::stacks::apply`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// A service that somebody rolled back by hand.
@@ -375,6 +434,7 @@ impl StackState {
         let entry = self.history.last_mut().filter(|entry| entry.revision == failure.revision && !entry.runs());
         if let Some(entry) = entry {
             entry.set_reason(&failure.reason());
+            entry.log = failure.log().to_vec();
         }
     }
 
@@ -439,7 +499,7 @@ pub fn command(state: Option<&StackState>, command: &Command, now: OffsetDateTim
             }
         }
         Command::Rollback { .. } => return Err("a rollback is checked before it is taken".into()),
-        Command::Sync | Command::Leave | Command::Drain { .. } => {
+        Command::Sync | Command::Leave | Command::StepDown | Command::Wake | Command::Drain { .. } => {
             return Err("this command is about no single stack".into());
         }
     }
@@ -509,8 +569,11 @@ mod tests {
         state.remember(Failure {
             revision: None,
             fingerprint: "f".into(),
-            services: [("shop_api".to_owned(), ServiceFailure { fingerprint: "s".into(), reason: "exit 1".into() })]
-                .into(),
+            services: [(
+                "shop_api".to_owned(),
+                ServiceFailure { fingerprint: "s".into(), reason: "exit 1".into(), log: Vec::new() },
+            )]
+            .into(),
             at: NOW,
         });
         state

@@ -43,8 +43,17 @@ pub fn status(
         note: note(plan, error, &services, &behind),
         next: next(plan, state),
         services,
+        notes: plan.notes.iter().map(|note| note.text.clone()).collect(),
+        log: log(plan, state),
         warnings: desired.map(|stack| stack.warnings.iter().map(ToString::to_string).collect()).unwrap_or_default(),
     }
+}
+
+/// The end of the failing task's log, while its failure is what holds the stack.
+fn log(plan: &Plan, state: StackState) -> Vec<String> {
+    let is_told = state == StackState::Held && plan.notes.iter().any(is_failure);
+    let failure = plan.state.as_ref().filter(|_| is_told).and_then(|state| state.failed.last());
+    failure.map(|failure| failure.log().to_vec()).unwrap_or_default()
 }
 
 /// The last healthy revision, this pass included.
@@ -95,11 +104,12 @@ fn note(plan: &Plan, error: Option<&str>, services: &[ServiceStatus], behind: &[
     // While a rollout is on its way, that is the news; what drifted is told when it has ended.
     let worth = |kind: NoteKind| match plan.verdict {
         StackState::Rolling => kind == NoteKind::Waiting,
-        _ => kind != NoteKind::Remark,
+        _ => !matches!(kind, NoteKind::Remark | NoteKind::Leftover),
     };
-    let mut notes = plan.notes.iter().filter(|note| worth(note.kind));
-    if let Some(first) = notes.next() {
-        let more = notes.count();
+    // The one that the verdict comes from is told first.
+    let notes: Vec<&Note> = plan.notes.iter().filter(|note| worth(note.kind)).collect();
+    if let Some(first) = notes.iter().find(|note| verdict(note.kind) == Some(plan.verdict)).or(notes.first()) {
+        let more = notes.len() - 1;
         return if more == 0 { first.text.clone() } else { format!("{}; {more} more", first.text) };
     }
     let well = services.len() - behind.len();
@@ -110,6 +120,21 @@ fn note(plan: &Plan, error: Option<&str>, services: &[ServiceStatus], behind: &[
             let problem = service.problem.as_deref().unwrap_or_default();
             format!("{count}: {} {problem}", service.name)
         }
+    }
+}
+
+/// The state of a stack whose plan stops for such a note.
+fn verdict(kind: NoteKind) -> Option<StackState> {
+    match kind {
+        NoteKind::Waiting => Some(StackState::Waiting),
+        NoteKind::Braked => Some(StackState::Approve),
+        NoteKind::Held => Some(StackState::Held),
+        NoteKind::Drift => Some(StackState::Drift),
+        NoteKind::Orphan => Some(StackState::Orphan),
+        NoteKind::Adopt => Some(StackState::Adopt),
+        NoteKind::Paused => Some(StackState::Paused),
+        NoteKind::Error => Some(StackState::Error),
+        NoteKind::Remark | NoteKind::Leftover => None,
     }
 }
 
@@ -170,6 +195,19 @@ mod tests {
         check(&world, Some(&at("ccc", "2")), None, held);
         world.command(&Command::Pause { stack: shop(), reason: "night".into() });
         check(&world, Some(&at("ccc", "2")), None, "Paused aaa0000: paused: night [swarmkeeper resume shop]");
+    }
+
+    #[test]
+    fn what_a_person_must_decide_is_told_before_what_drifted() {
+        let at = |revision: &str, tag: &str| {
+            stack(revision, &[&format!("a app:{tag}"), &format!("b app:{tag}"), "c app:1", "d app:1"])
+        };
+        let mut world = World::new();
+        world.settle(Some(&at("aaa", "1")));
+        world.by_hand("shop_c", |spec| spec.task_template.container_spec.user = Some("root".into()));
+        let braked =
+            "Approve aaa0000: would restart 2 of 4 services, more than 30 %; 1 more [swarmkeeper approve shop ccc0000]";
+        check(&world, Some(&at("ccc", "2")), None, braked);
     }
 
     #[test]

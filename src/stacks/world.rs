@@ -10,7 +10,7 @@ use super::apply::{note, with_ids};
 use super::images::{Resolutions, digest};
 use super::key::Key;
 use super::observe::{LiveState, Observed, SecretContents};
-use super::plan::{Input, Plan, Policy, Step, plan};
+use super::plan::{Input, Makers, Plan, Policy, Step, plan};
 use super::rollback::{self, Preparation, choose, prepare};
 use super::state::{Image, Kind, StackState, command};
 use crate::model::{
@@ -30,6 +30,8 @@ pub struct World {
     pub secrets: SecretContents,
     /// Images whose tasks fail.
     pub broken: BTreeSet<String>,
+    /// Networks of other stacks.
+    pub makers: Makers,
     /// What the commits of rollbacks have.
     pub commits: Vec<DesiredStack>,
     /// Writes made so far.
@@ -122,6 +124,7 @@ impl World {
             now: super::rollout::timestamp("2026-01-02T03:00:00Z").unwrap(),
             secrets: SecretContents::new(),
             broken: BTreeSet::new(),
+            makers: Makers::new(),
             commits: Vec::new(),
             writes: 0,
             next: 1,
@@ -155,6 +158,7 @@ impl World {
             observed: self.observed.stack(&name),
             images: &images,
             unsettled,
+            makers: &self.makers,
             secrets: &self.secrets,
             key,
             now: self.now,
@@ -296,8 +300,8 @@ impl World {
         let id = fresh_id();
         match step {
             Step::NetworkCreate(spec) => {
-                let network =
-                    json!({"Id": id, "Name": spec.name, "Driver": "overlay", "Scope": "swarm", "Labels": spec.labels});
+                let network = json!({"Id": id, "Name": spec.name, "Driver": spec.driver, "Scope": "swarm", "Labels": spec.labels,
+                    "Internal": spec.internal, "Attachable": spec.attachable, "Options": spec.options});
                 let network: Network = serde_json::from_value(network).unwrap();
                 assert!(self.observed.networks.insert(spec.name.clone(), network).is_none());
             }
@@ -313,7 +317,8 @@ impl World {
             Step::ConfigLabels { spec, .. } => self.observed.configs.get_mut(&spec.name).unwrap().spec = spec.clone(),
             Step::ServiceCreate(write) => {
                 let spec = stored(&with_ids(&write.spec, ids));
-                let service = Service { id: id.clone(), updated_at: self.time(), spec, ..Service::default() };
+                let (created_at, updated_at) = (self.time(), self.time());
+                let service = Service { id: id.clone(), created_at, updated_at, spec, ..Service::default() };
                 assert!(self.observed.services.insert(write.spec.name.clone(), service).is_none());
                 self.make_tasks(&write.spec.name);
             }
@@ -342,13 +347,27 @@ impl World {
         let (time, version) = (self.time(), self.next);
         self.next += 1;
         let service = self.service(name);
-        let restarts = stored(spec).task_template != service.spec.task_template;
+        let is_job = spec.mode.replicated_job.is_some();
+        let scales = stored(spec).mode != service.spec.mode;
+        let restarts = is_job || stored(spec).task_template != service.spec.task_template;
         service.previous_spec = Some(Box::new(std::mem::replace(&mut service.spec, stored(spec))));
         service.version.index = version;
         service.updated_at = time;
         service.update_status = restarts.then(|| serde_json::from_value(json!({"State": "completed"})).unwrap());
-        if restarts {
+        if is_job {
+            let job = service.job_status.get_or_insert_default();
+            job.job_iteration.get_or_insert_default().index += 1;
+        }
+        if restarts || scales {
             self.make_tasks(name);
+        }
+    }
+
+    /// The tasks of a job come to their end.
+    pub fn complete(&mut self, name: &str) {
+        let id = self.observed.services[name].id.clone();
+        for task in self.observed.tasks.get_mut(&id).into_iter().flatten() {
+            task.status.state = "complete".into();
         }
     }
 
@@ -357,14 +376,27 @@ impl World {
         let service = self.observed.services[name].clone();
         let is_broken =
             self.broken.iter().any(|image| service.spec.task_template.container_spec.image.starts_with(image));
-        let (states, exit) = if is_broken { (vec!["failed"; 3], 1) } else { (vec!["running"], 0) };
-        let failed = |state: &str| if state == "failed" { "shutdown" } else { "running" };
+        let mode = &service.spec.mode;
+        let is_job = mode.replicated_job.is_some();
+        let wanted = mode.replicated.as_ref().and_then(|replicated| replicated.replicas).unwrap_or(1);
+        let (states, exit) = match (is_broken, is_job) {
+            (true, _) => (vec!["failed"; 3], 1),
+            // A job runs until a test says otherwise.
+            (false, _) => (vec!["running"; usize::try_from(wanted).unwrap()], 0),
+        };
+        let desired = |state: &str| match (state, is_job) {
+            ("failed", _) => "shutdown",
+            (_, true) => "complete",
+            (_, false) => "running",
+        };
+        let iteration = service.job_status.as_ref().and_then(|job| job.job_iteration.clone());
         let tasks = states.iter().map(|state| Task {
             id: fresh_id(),
             service_id: service.id.clone(),
             node_id: "n1".into(),
             spec: service.spec.task_template.clone(),
-            desired_state: failed(state).into(),
+            desired_state: desired(state).into(),
+            job_iteration: iteration.clone(),
             status: serde_json::from_value(json!({
                 "State": state, "Timestamp": self.time(),
                 "Err": if exit == 0 { "" } else { "task: non-zero exit (1)" }, "ContainerStatus": {"ExitCode": exit}

@@ -22,7 +22,8 @@
 //!
 //! # Limits
 //!
-//! [`BYTES_MAX`] of text, [`DEPTH_MAX`] levels, [`NODES_MAX`] nodes after aliases are expanded ("billion laughs").
+//! [`BYTES_MAX`] of text, [`DEPTH_MAX`] levels, [`NODES_MAX`] nodes after aliases are expanded ("billion laughs"), [`COPIED_BYTES_MAX`]
+//! of memory for what anchors keep and aliases repeat, keys of [`KEY_BYTES_MAX`].
 
 mod parse;
 mod reader;
@@ -34,7 +35,7 @@ use serde_json::{Number, Value as Json};
 
 use crate::model::{Finding, Location};
 
-pub use parse::{parse, parse_bytes};
+pub use parse::{parse, parse_bytes, text};
 pub use reader::{Field, MapReader, Problems, join, nearest};
 
 /// A text longer than this is refused.
@@ -42,6 +43,12 @@ pub const BYTES_MAX: usize = 4 << 20;
 
 /// Deeper nesting is refused.
 pub const DEPTH_MAX: usize = 64;
+
+/// Anchors and aliases that copy more than this are refused: a long text under one anchor can stand for gigabytes.
+pub const COPIED_BYTES_MAX: usize = 64 << 20;
+
+/// A longer key is refused; YAML's own limit for a key on one line.
+pub const KEY_BYTES_MAX: usize = 1024;
 
 /// More nodes, aliases expanded, are refused.
 pub const NODES_MAX: usize = 200_000;

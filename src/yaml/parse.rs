@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::{BYTES_MAX, DEPTH_MAX, Entry, Map, NODES_MAX, Node, Value, scalar};
+use super::{BYTES_MAX, COPIED_BYTES_MAX, DEPTH_MAX, Entry, KEY_BYTES_MAX, Map, NODES_MAX, Node, Value, scalar};
 use crate::model::{Finding, Findings, Location};
 
 /// More duplicate keys are not reported: a file that is pasted behind itself has as many as it has lines.
@@ -12,9 +12,15 @@ const DUPLICATES_MAX: usize = 100;
 
 /// Reads `bytes`, which must be UTF-8, as [`parse`] does.
 pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Node, Findings> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => parse(file, text),
+    parse(file, &text(file, bytes.to_vec())?)
+}
+
+/// The text that `bytes` are, which must be UTF-8.
+pub fn text(file: &str, bytes: Vec<u8>) -> Result<String, Findings> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
         Err(error) => {
+            let (bytes, error) = (error.as_bytes(), error.utf8_error());
             let sound = bytes.get(..error.valid_up_to()).unwrap_or_default();
             let line = sound.split(|&byte| byte == b'\n').count();
             Err(Findings(vec![Finding {
@@ -32,10 +38,10 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Findings> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > BYTES_MAX {
         return Err(Findings(vec![Finding {
-            location: Some(Location::file(file)),
+            location: Some(Location { line: 1, ..Location::file(file) }),
             path: String::new(),
             message: format!("{} bytes are more than the {BYTES_MAX} that are read", text.len()),
-            mend: String::new(),
+            mend: "part it into several files".to_owned(),
         }]));
     }
     let mut builder = Builder {
@@ -44,6 +50,8 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Findings> {
         parser: Parser::new_from_str(text),
         anchors: BTreeMap::new(),
         nodes: 0,
+        text_bytes: 0,
+        copied_bytes: 0,
         findings: Vec::new(),
     };
     match builder.document() {
@@ -62,7 +70,12 @@ struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
     /// Finished nodes by anchor; an anchor that is absent is still open.
     anchors: BTreeMap<usize, Anchored>,
+    /// So far, aliases expanded.
     nodes: usize,
+    /// Of all scalars so far, aliases expanded.
+    text_bytes: usize,
+    /// What anchors and aliases have copied so far.
+    copied_bytes: usize,
     /// Mistakes after which reading goes on, such as duplicate keys.
     findings: Vec<Finding>,
 }
@@ -70,6 +83,7 @@ struct Builder<'t> {
 struct Anchored {
     node: Node,
     nodes: usize,
+    text_bytes: usize,
     depth: usize,
 }
 
@@ -103,14 +117,15 @@ impl<'t> Builder<'t> {
 
     fn value(&mut self, event: Event<'t>, at: Marker, depth: usize) -> Result<Built, Finding> {
         self.nodes += 1;
-        let before = self.nodes;
+        let (nodes_before, bytes_before) = (self.nodes, self.text_bytes);
         if depth > DEPTH_MAX {
-            return Err(self.finding(at, format!("nested more than {DEPTH_MAX} levels deep"), ""));
+            return Err(self.finding(at, format!("nested more than {DEPTH_MAX} levels deep"), "nest less"));
         }
         self.check_budget(at)?;
         let (anchor, built) = match event {
             Event::Alias(id) => return self.alias(id, at, depth),
             Event::Scalar(text, style, anchor, tag) => {
+                self.text_bytes += text.len();
                 let merges = style == ScalarStyle::Plain && tag.is_none() && text == "<<";
                 let node = self.scalar(&text, style, tag.as_deref(), at)?;
                 (anchor, Built { node, depth: 1, merges })
@@ -126,22 +141,26 @@ impl<'t> Builder<'t> {
             _ => return Err(self.finding(at, "a value is missing".to_owned(), "")),
         };
         if anchor > 0 {
-            let nodes = 1 + self.nodes - before;
-            self.anchors.insert(anchor, Anchored { node: built.node.clone(), nodes, depth: built.depth });
+            let (nodes, text_bytes) = (1 + self.nodes - nodes_before, self.text_bytes - bytes_before);
+            self.copy(nodes, text_bytes, at)?;
+            self.anchors.insert(anchor, Anchored { node: built.node.clone(), nodes, text_bytes, depth: built.depth });
         }
         Ok(built)
     }
 
     fn alias(&mut self, id: usize, at: Marker, depth: usize) -> Result<Built, Finding> {
         let Some(anchored) = self.anchors.get(&id) else {
-            return Err(self.finding(at, "this alias stands inside its own anchor".to_owned(), ""));
+            let mend = "write out what is meant";
+            return Err(self.finding(at, "this alias stands inside its own anchor".to_owned(), mend));
         };
         // Counted before it is copied: a few lines of aliases can stand for billions of nodes.
-        let (added, height) = (anchored.nodes, anchored.depth);
+        let (added, text_bytes, height) = (anchored.nodes, anchored.text_bytes, anchored.depth);
         self.nodes += added - 1;
+        self.text_bytes += text_bytes;
         self.check_budget(at)?;
+        self.copy(added, text_bytes, at)?;
         if depth + height > DEPTH_MAX {
-            return Err(self.finding(at, format!("aliases nest more than {DEPTH_MAX} levels deep"), ""));
+            return Err(self.finding(at, format!("aliases nest more than {DEPTH_MAX} levels deep"), "nest less"));
         }
         let node = self.anchors.get(&id).map_or_else(|| self.node(at, Value::Null), |anchored| anchored.node.clone());
         Ok(Built { node, depth: height, merges: false })
@@ -231,6 +250,13 @@ impl<'t> Builder<'t> {
             }
             _ => key.source.unwrap_or_default(),
         };
+        if text.len() > KEY_BYTES_MAX {
+            return Err(self.finding(
+                at,
+                format!("a key of {} bytes, at most {KEY_BYTES_MAX}", text.len()),
+                "shorten it",
+            ));
+        }
         Ok(Entry { key: text, key_is_text, key_location: key.location, value })
     }
 
@@ -251,6 +277,16 @@ impl<'t> Builder<'t> {
             return Ok(());
         }
         Err(self.finding(at, format!("more than {NODES_MAX} values, aliases expanded"), "use fewer aliases"))
+    }
+
+    /// Notes that a tree of this size is about to be copied.
+    fn copy(&mut self, nodes: usize, text_bytes: usize, at: Marker) -> Result<(), Finding> {
+        self.copied_bytes += nodes * (size_of::<Node>() + self.file.len()) + text_bytes;
+        if self.copied_bytes <= COPIED_BYTES_MAX {
+            return Ok(());
+        }
+        let message = format!("anchors and aliases stand for more than {} MiB", COPIED_BYTES_MAX >> 20);
+        Err(self.finding(at, message, "use fewer aliases"))
     }
 
     fn check_tag(&self, tag: Option<&Tag>, expected: &str, at: Marker) -> Result<(), Finding> {
@@ -278,7 +314,11 @@ impl<'t> Builder<'t> {
             let at = Marker::new(0, at.line(), tab);
             return self.finding(at, "a tab indents this line, which YAML does not allow".to_owned(), "use spaces");
         }
-        self.finding(at, format!("not YAML: {}", error.info()), "")
+        // The parser has a limit of its own.
+        if error.info().contains("recursion limit") {
+            return self.finding(at, format!("nested more than {DEPTH_MAX} levels deep"), "nest less");
+        }
+        self.finding(at, format!("not YAML: {}", error.info()), "look at the quotes, brackets and indents before it")
     }
 
     fn finding(&self, at: Marker, message: String, mend: &str) -> Finding {
@@ -398,15 +438,29 @@ mod tests {
         }
         let error = parse("f.yml", &text).unwrap_err().to_string();
         assert!(error.contains("more than 200000 values, aliases expanded"), "{error}");
-        check("a: &a [*a]", "f.yml:1:8: this alias stands inside its own anchor");
+        check("a: &a [*a]", "f.yml:1:8: this alias stands inside its own anchor (write out what is meant)");
+        let long = format!("a: &a \"{}\"\nb: [{}]", "x".repeat(1 << 20), vec!["*a"; 1 << 16].join(","));
+        let error = parse("f.yml", &long).unwrap_err().to_string();
+        assert!(error.contains("anchors and aliases stand for more than 64 MiB (use fewer aliases)"), "{error}");
+        let nested = format!("{}[{}]{}", "[&a ".repeat(60), "x,".repeat(150_000), "]".repeat(60));
+        let error = parse("f.yml", &nested).unwrap_err().to_string();
+        assert!(error.contains("anchors and aliases stand for more than 64 MiB (use fewer aliases)"), "{error}");
+    }
+
+    #[test]
+    fn a_key_has_a_limit_since_it_stands_in_the_path_of_all_below_it() {
+        check(&format!("? {}\n: 1", "k".repeat(1025)), "f.yml:1:3: a key of 1025 bytes, at most 1024 (shorten it)");
     }
 
     #[test]
     fn depth_and_size_have_limits() {
         let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
-        check(&deep, "f.yml:1:65: nested more than 64 levels deep");
+        check(&deep, "f.yml:1:65: nested more than 64 levels deep (nest less)");
         let error = parse("f.yml", &" ".repeat(BYTES_MAX + 1)).unwrap_err().to_string();
-        assert_eq!(error, "f.yml: 4194305 bytes are more than the 4194304 that are read");
+        assert_eq!(
+            error,
+            "f.yml:1: 4194305 bytes are more than the 4194304 that are read (part it into several files)"
+        );
     }
 
     #[test]

@@ -27,19 +27,25 @@ use std::time::Duration;
 use super::{Entry, Node, Value};
 use crate::model::{Finding, Findings, Location};
 
+/// More mistakes than this are not told.
+pub const PROBLEMS_MAX: usize = 1000;
+
 /// The mistakes found so far. Shared by reference, so that readers of different places can be held at once.
 #[derive(Debug, Default)]
 pub struct Problems(RefCell<Vec<Finding>>);
 
 impl Problems {
-    /// Adds one.
+    /// Adds one, unless there are [`PROBLEMS_MAX`] already: nobody reads more, and a file may have one per value.
     pub fn add(&self, finding: Finding) {
-        self.0.borrow_mut().push(finding);
+        let mut findings = self.0.borrow_mut();
+        if findings.len() < PROBLEMS_MAX {
+            findings.push(finding);
+        }
     }
 
     /// Adds all of another document's.
     pub fn extend(&self, findings: Findings) {
-        self.0.borrow_mut().extend(findings.0);
+        findings.0.into_iter().for_each(|finding| self.add(finding));
     }
 
     /// Gives those without a place the one that `place` knows for their path.

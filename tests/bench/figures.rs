@@ -18,6 +18,9 @@
 #[expect(dead_code, reason = "the end-to-end tests use the rest")]
 mod world;
 
+mod naming;
+mod planning;
+
 use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,6 +33,9 @@ use world::{World, app, seconds};
 /// Each figure is the median of so many measurements.
 const ROUNDS: usize = 5;
 
+/// A node that was cut off takes its time to come back.
+const LOST_ROUNDS: usize = 3;
+
 /// Containers started for the time from start to DNS.
 const STARTS: usize = 40;
 
@@ -38,6 +44,9 @@ const CONTAINERS: usize = 50;
 
 /// How long the idle agent is watched.
 const IDLE: Duration = Duration::from_mins(1);
+
+/// Different images in a large stack.
+const IMAGES: usize = 30;
 
 #[derive(Debug, Serialize)]
 struct Figure {
@@ -109,11 +118,32 @@ async fn measure(world: &World, part: Option<&str>, figures: &mut Vec<Figure>) -
     };
     if wanted("deploy") {
         for (services, first, unchanged) in [(20, 2.0, 1.0), (100, 2.0, 1.0), (300, 2.0, 15.0)] {
-            figures.extend(deploys(world, services, first, unchanged).await?);
+            figures.extend(deploys(world, services, &[world.image("1.0.0")], (first, unchanged)).await?);
         }
+    }
+    if wanted("images") {
+        let mut images = Vec::new();
+        for number in 0..IMAGES {
+            let tag = format!("bench{number}");
+            world.push(&tag, &tag).await?;
+            images.push(world.image(&tag));
+        }
+        figures.extend(deploys(world, 300, &images, (5.0, 15.0)).await?);
+    }
+    if wanted("plan") {
+        figures.extend(planning::figures(world).await?);
     }
     if wanted("dns") {
         figures.extend(starts(world).await?);
+    }
+    if wanted("resync") {
+        figures.extend(naming::unchanged(world).await?);
+    }
+    if wanted("thousand") {
+        figures.push(naming::memory(world).await?);
+    }
+    if wanted("crowded") {
+        figures.extend(naming::starts_among_neighbours(world).await?);
     }
     if wanted("push") {
         figures.push(push_to_write(world).await?);
@@ -125,50 +155,58 @@ async fn measure(world: &World, part: Option<&str>, figures: &mut Vec<Figure>) -
         figures.push(hand_over(world).await?);
     }
     if wanted("killed") {
-        figures.push(leader_killed(world).await?);
+        figures.push(leader_killed(world, "killed", 12.0).await?);
+    }
+    if wanted("lost") {
+        figures.push(leaders_node_lost(world).await?);
+    }
+    if wanted("fast") {
+        world.keepers_get("SWARMKEEPER_ELECTION=fast").await?;
+        figures.push(leader_killed(world, "killed, `election: fast`", 3.5).await?);
     }
     Ok(())
 }
 
-/// First and unchanged deploys of services without replicas, by `docker stack deploy` and by `swarmkeeper deploy`.
-async fn deploys(world: &World, services: usize, first_goal: f64, unchanged_goal: f64) -> Result<Vec<Figure>> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("compose.yml");
+/// A stack of so many services without replicas, with these images in turn.
+fn services_file(services: usize, images: &[String]) -> String {
     let mut text = String::from("version: \"3.8\"\nservices:\n");
-    for number in 0..services {
+    for (number, image) in (0..services).zip(images.iter().cycle()) {
         text += &format!(
-            "  s{number:03}:\n    image: {}\n    environment: {{NUMBER: \"{number}\"}}\n    deploy: {{replicas: 0, endpoint_mode: dnsrr}}\n",
-            world.image("1.0.0")
+            "  s{number:03}:\n    image: {image}\n    environment: {{NUMBER: \"{number}\"}}\n    deploy: {{replicas: 0, endpoint_mode: dnsrr}}\n"
         );
     }
-    std::fs::write(&file, text)?;
+    text
+}
+
+/// First and unchanged deploys, by `docker stack deploy` and by `swarmkeeper deploy`, and how many times faster ours are to be. Both
+/// resolve every image (`--resolve-image always`, the default) at the lab's registry.
+async fn deploys(world: &World, services: usize, images: &[String], goals: (f64, f64)) -> Result<Vec<Figure>> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("compose.yml");
+    std::fs::write(&file, services_file(services, images))?;
     let (mut first, mut unchanged) = ([const { Vec::new() }; 2], [const { Vec::new() }; 2]);
     for _ in 0..ROUNDS {
         for side in [0, 1] {
             first[side].push(timed(deploy(world, side, &file)).await?);
             unchanged[side].push(timed(deploy(world, side, &file)).await?);
-            if side == 0 {
-                world.docker(&["stack", "rm", "bench"]).await?;
-                world.network_gone("bench_default", seconds(120)).await?;
-                continue;
+            if side == 1 {
+                let mark = world.mark();
+                deploy(world, side, &file).await?;
+                world.no_engine_writes(mark).await.context("an unchanged deploy of ours")?;
             }
-            let mark = world.mark();
-            deploy(world, side, &file).await?;
-            world.no_engine_writes(mark).await.context("an unchanged deploy of ours")?;
-            world.docker(&["stack", "rm", "bench"]).await?;
-            world.network_gone("bench_default", seconds(120)).await?;
+            world.remove_bench().await?;
         }
     }
     let [peer_first, our_first] = first.map(median);
     let [peer_unchanged, our_unchanged] = unchanged.map(median);
+    let (first_goal, unchanged_goal) = goals;
+    let what = match images.len() {
+        1 => format!("{services} services"),
+        images => format!("{services} services, {images} images"),
+    };
     Ok(vec![
-        Figure::against(format!("first deploy, {services} services"), our_first, peer_first, first_goal),
-        Figure::against(
-            format!("unchanged deploy, {services} services"),
-            our_unchanged,
-            peer_unchanged,
-            unchanged_goal,
-        ),
+        Figure::against(format!("first deploy, {what}"), our_first, peer_first, first_goal),
+        Figure::against(format!("unchanged deploy, {what}"), our_unchanged, peer_unchanged, unchanged_goal),
     ])
 }
 
@@ -247,11 +285,11 @@ async fn hand_over(world: &World) -> Result<Figure> {
     Ok(Figure::within("clean hand-over", "ms", median(times), 50.0))
 }
 
-/// From the kill of the leader to the first write of the next one.
-async fn leader_killed(world: &World) -> Result<Figure> {
+/// From the kill of the leader to the first write of the next one; `how` it came to that.
+async fn leader_killed(world: &World, how: &str, limit: f64) -> Result<Figure> {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
-        let stack = format!("killed{round}");
+        let stack = format!("killed{limit:.0}-{round}");
         let (leader, term) = (world.leader().await?, world.term().await?);
         world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
         let mark = world.mark();
@@ -263,7 +301,29 @@ async fn leader_killed(world: &World) -> Result<Figure> {
         world.agents_run(seconds(90)).await?;
         world.reaches(&stack, "ok", seconds(60)).await?;
     }
-    Ok(Figure::within("leader killed → next leader's first write", "s", median(times), 12.0))
+    Ok(Figure::within(&format!("leader {how} → next leader's first write"), "s", median(times), limit))
+}
+
+/// From the moment at which the leader's node is cut off to the first write of the next leader.
+async fn leaders_node_lost(world: &World) -> Result<Figure> {
+    let mut times = Vec::new();
+    for round in 0..LOST_ROUNDS {
+        let stack = format!("lost{round}");
+        let leader = world.leader().await?;
+        world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
+        let mark = world.mark();
+        let began = world.now();
+        world.partition(leader).await?;
+        let next = world.somebody_else_leads(leader, seconds(40)).await?;
+        world.webhook_at(next, "github", br#"{"ref":"refs/heads/main"}"#).await?;
+        times.push(world.until_service_write(mark, began).await?);
+        world.heal(leader).await?;
+        world.consul_is_whole(seconds(60)).await?;
+        world.nodes_ready(seconds(60)).await?;
+        world.agents_run(seconds(90)).await?;
+        world.reaches(&stack, "ok", seconds(90)).await?;
+    }
+    Ok(Figure::within("leader's node lost → next leader's first write", "s", median(times), 13.0))
 }
 
 async fn idle(world: &World) -> Result<Vec<Figure>> {
@@ -278,7 +338,7 @@ async fn idle(world: &World) -> Result<Vec<Figure>> {
     let began = Instant::now();
     tokio::time::sleep(IDLE).await;
     let share = (cpu_seconds(&world.agent_proc(4, "stat").await?)? - before) / began.elapsed().as_secs_f64() * 100.0;
-    let memory = resident_megabytes(&world.agent_proc(4, "status").await?)?;
+    let memory = resident_megabytes(&world.agent_proc(4, "status").await?, "VmRSS:")?;
     let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(started.iter().map(|id| id.trim())).collect();
     world.docker_on(4, &remove).await?;
     Ok(vec![
@@ -305,10 +365,10 @@ fn cpu_seconds(stat: &str) -> Result<f64> {
     Ok(ticks as f64 / 100.0)
 }
 
-/// What of a process is in memory, from its `status`.
-fn resident_megabytes(status: &str) -> Result<f64> {
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
+/// A line of a process' `status`, in MB: `VmRSS:` is what of it is in memory, `VmHWM:` the most there ever was.
+fn resident_megabytes(status: &str, line: &str) -> Result<f64> {
+    let found = status.lines().find_map(|found| found.strip_prefix(line)).with_context(|| format!("no {line}"))?;
+    let kilobytes: f64 = found.split_whitespace().next().context("no number")?.parse()?;
     Ok(kilobytes / 1024.0)
 }
 

@@ -1,34 +1,35 @@
-//! The election with a real Consul: one leader, handed over, replaced, deposed and healed.
+//! The election with a real Consul, beyond what [`crate::coordination`] asks of every lock: fenced writes, sessions and checks, the claim,
+//! wake-ups, what is published, rights, and Raft elections of Consul's own servers.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
-use futures_util::future::select_all;
 use serde_json::json;
 use swarmkeeper::io::consul::Consul;
 use swarmkeeper::io::consul::kv::Freshness;
 use swarmkeeper::io::consul::txn::Op;
 use swarmkeeper::leader::publish::Board;
-use swarmkeeper::leader::{self, Error, Fence, FenceError, Keys, Leadership, Options, Probe, Profile, wake};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use swarmkeeper::leader::{ByConsul, Fence, FenceError, Keys, Profile, wake};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::coordination::{self, CLUSTER, PATIENCE, options};
 use crate::support::ConsulServer;
 
-const CLUSTER: &str = "test";
-
-/// Longest wait for something that should be a matter of seconds, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(40);
-
+/// A candidate with its fence.
 struct Candidate {
-    node: String,
-    leadership: watch::Receiver<Leadership>,
+    candidate: coordination::Candidate,
     fence: Fence,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
+}
+
+impl Deref for Candidate {
+    type Target = coordination::Candidate;
+
+    fn deref(&self) -> &Self::Target {
+        &self.candidate
+    }
 }
 
 impl Candidate {
@@ -37,51 +38,11 @@ impl Candidate {
     }
 
     fn stand_with(consul: Consul, node: &str, swarm: &str, profile: Profile) -> Self {
-        let options = Options {
-            cluster: CLUSTER.to_owned(),
-            node: node.to_owned(),
-            address: format!("http://{node}:7000"),
-            version: "1.2.3".to_owned(),
-            profile,
-            swarm_cluster_id: swarm.to_owned(),
-        };
-        let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
-        let (candidate, leadership, fence) = leader::stand(consul, options, probe);
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(candidate.run(shutdown.clone()));
-        Self { node: node.to_owned(), leadership, fence, shutdown, task }
-    }
-
-    fn is_open(&self) -> bool {
-        self.fence.permit().is_ok()
-    }
-
-    async fn becomes(&mut self, what: impl FnMut(&Leadership) -> bool) -> Leadership {
-        let waited = tokio::time::timeout(PATIENCE, self.leadership.wait_for(what)).await;
-        waited.unwrap_or_else(|_| panic!("{}: {:?}", self.node, self.fence)).unwrap().clone()
-    }
-
-    /// Waits until it may write; its token.
-    async fn opens(&self) -> u64 {
-        let opened = tokio::time::timeout(PATIENCE, self.fence.opened()).await;
-        opened.unwrap_or_else(|_| panic!("{}: {:?}", self.node, self.fence)).unwrap().token
-    }
-
-    async fn sign_off(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(leader::SIGN_OFF_MAX + Duration::from_secs(1), self.task).await.unwrap().unwrap().unwrap();
-    }
-}
-
-/// The position of the first whose gate is open.
-async fn first_open(candidates: &[Candidate]) -> usize {
-    let begin = Instant::now();
-    loop {
-        if let Some(at) = candidates.iter().position(Candidate::is_open) {
-            return at;
-        }
-        assert!(begin.elapsed() < PATIENCE, "nobody leads after {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let options = options(node, swarm, profile);
+        let lock = Arc::new(ByConsul::new(consul.clone(), options.clone()));
+        let candidate = coordination::Candidate::stand_at(lock, options);
+        let fence = Fence::new(candidate.gate.clone(), consul, CLUSTER);
+        Self { candidate, fence }
     }
 }
 
@@ -94,54 +55,16 @@ fn set(key: &str) -> Vec<Op> {
 }
 
 #[tokio::test]
-async fn one_of_three_leads_and_a_clean_hand_over_takes_milliseconds() {
+async fn nothing_that_a_killed_leader_left_gets_through() {
     let server = ConsulServer::start().await;
-    let consul = server.client();
-    let mut candidates: Vec<Candidate> =
-        ["n1", "n2", "n3"].map(|node| Candidate::stand(server.client(), node)).into_iter().collect();
-    let at = first_open(&candidates).await;
-    // Sessions are warm when all know who leads.
-    let leader = candidates.swap_remove(at);
-    for follower in &mut candidates {
-        let node = leader.node.clone();
-        follower.becomes(|now| matches!(now, Leadership::Follower { leader: Some(info) } if info.node == node)).await;
-        assert!(!follower.is_open());
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = leader.opens().await;
-    let info = leader::current(&consul, CLUSTER).await.unwrap().unwrap();
-    assert_eq!((info.node, info.token, info.version.as_str()), (leader.node.clone(), before, "1.2.3"));
-
-    let begin = Instant::now();
-    let ((after, took), ()) = tokio::join!(
-        async {
-            let (permit, ..) = select_all(candidates.iter().map(|follower| follower.fence.opened().boxed())).await;
-            (permit.unwrap().token, begin.elapsed())
-        },
-        leader.sign_off()
-    );
-    println!("clean hand-over: {took:?}");
-    assert!(took < Duration::from_millis(500), "{took:?}");
-    assert!(after > before);
-}
-
-#[tokio::test]
-async fn a_killed_leader_is_replaced_and_nothing_it_left_gets_through() {
-    let server = ConsulServer::start().await;
-    let profile = Profile::FAST;
     let first = Candidate::stand(server.client(), "n1");
     first.opens().await;
-    let mut second = Candidate::stand(server.client(), "n2");
-    second.becomes(|now| matches!(now, Leadership::Follower { leader: Some(_) })).await;
     first.fence.kv_txn(set("before")).await.unwrap();
-
     first.task.abort();
     let begin = Instant::now();
-    second.opens().await;
-    let took = begin.elapsed();
-    println!("killed leader replaced after {took:?}");
-    assert!(took < profile.check_ttl + profile.lock_delay + Duration::from_secs(2), "{took:?}");
-    assert!(!first.is_open());
+    while first.fence.kv_txn(set("after")).await.is_ok() {
+        assert!(begin.elapsed() < PATIENCE);
+    }
     assert!(matches!(first.fence.kv_txn(set("after")).await, Err(FenceError::Closed(_))));
 }
 
@@ -158,11 +81,7 @@ async fn a_deposed_leader_writes_nothing_and_heals() {
     let refused = leader.fence.kv_txn(set("stale")).await;
     assert!(matches!(refused, Err(FenceError::Lost(_) | FenceError::Closed(_))), "{refused:?}");
     assert_eq!(consul.kv_get("swarmkeeper/v1/test/stale", Freshness::Consistent).await.unwrap(), None);
-    let begin = Instant::now();
-    while leader.opens().await == before {
-        assert!(begin.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    leader.opens_anew(before).await;
     leader.fence.kv_txn(set("healed")).await.unwrap();
 }
 
@@ -170,53 +89,23 @@ async fn a_deposed_leader_writes_nothing_and_heals() {
 async fn a_wiped_kv_is_claimed_and_led_again() {
     let server = ConsulServer::start().await;
     let consul = server.client();
-    let mut leader = Candidate::stand(server.client(), "n1");
+    let leader = Candidate::stand(server.client(), "n1");
     let before = leader.opens().await;
     consul.kv_delete_all("").await.unwrap();
-    leader.becomes(|now| now.token().is_none_or(|token| token != before)).await;
-    assert!(leader.opens().await > before);
+    assert!(leader.opens_anew(before).await > before);
     let claim = consul.kv_get(&Keys::new(CLUSTER).claim(), Freshness::Consistent).await.unwrap().unwrap();
     assert_eq!(claim.value, b"swarm-1");
 }
 
 #[tokio::test]
-async fn a_lock_deleted_by_a_stranger_never_lets_two_write() {
+async fn a_candidate_that_signs_off_leaves_nothing_behind() {
     let server = ConsulServer::start().await;
-    let consul = server.client();
-    let candidates = ["n1", "n2"].map(|node| Candidate::stand(server.client(), node));
-    let at = first_open(&candidates).await;
-    let before = candidates[at].opens().await;
-    consul.kv_delete(&lock_key()).await.unwrap();
-    let begin = Instant::now();
-    let mut closed = false;
-    let after = loop {
-        let open: Vec<u64> = candidates.iter().filter_map(|c| Some(c.fence.permit().ok()?.token)).collect();
-        assert!(open.len() < 2, "{open:?}");
-        closed |= open.is_empty();
-        match open.first() {
-            Some(token) if *token != before => break *token,
-            _ => assert!(begin.elapsed() < PATIENCE),
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    };
-    assert!(closed && after > before);
-}
-
-#[tokio::test]
-async fn a_restarted_consul_suspends_the_leader_and_then_has_one_again() {
-    let mut server = ConsulServer::start().await;
-    let mut leader = Candidate::stand(server.client(), "n1");
+    let leader = Candidate::stand(server.client(), "n1");
     leader.opens().await;
-    server.kill();
-    leader.becomes(|now| matches!(now, Leadership::Suspended { .. })).await;
-    assert!(!leader.is_open());
-    server.start_again().await;
-    leader.opens().await;
-    leader.fence.kv_txn(set("again")).await.unwrap();
-    leader.sign_off().await;
+    leader.candidate.sign_off().await;
     let consul = server.client();
-    assert_eq!(leader::current(&consul, CLUSTER).await.unwrap(), None);
-    assert!(consul.session_list().await.unwrap().is_empty(), "nothing is left behind");
+    assert_eq!(swarmkeeper::leader::current(&consul, CLUSTER).await.unwrap(), None);
+    assert!(consul.session_list().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -226,25 +115,7 @@ async fn an_agent_that_forgot_the_check_is_told_again() {
     let leader = Candidate::stand(server.client(), "n1");
     let before = leader.opens().await;
     consul.heartbeat_deregister("swarmkeeper-leader:test:n1").await.unwrap();
-    let begin = Instant::now();
-    while leader.opens().await == before {
-        assert!(begin.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-#[tokio::test]
-async fn a_candidate_that_comes_back_on_its_node_does_not_keep_its_own_old_lock_alive() {
-    let server = ConsulServer::start().await;
-    let first = Candidate::stand(server.client(), "n1");
-    first.opens().await;
-    first.task.abort();
-    let begin = Instant::now();
-    let again = Candidate::stand(server.client(), "n1");
-    again.opens().await;
-    let took = begin.elapsed();
-    println!("came back after {took:?}");
-    assert!(took < Duration::from_secs(5), "the session's own TTL would be 15 s: {took:?}");
+    leader.opens_anew(before).await;
 }
 
 #[tokio::test]
@@ -253,7 +124,7 @@ async fn another_swarm_with_the_same_name_is_refused_and_disturbs_nobody() {
     let first = Candidate::stand(server.client(), "n1");
     let before = first.opens().await;
     let second = Candidate::stand_with(server.client(), "n2", "swarm-2", Profile::FAST);
-    let error = tokio::time::timeout(PATIENCE, second.task).await.unwrap().unwrap().unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, second.candidate.task).await.unwrap().unwrap().unwrap_err();
     let text = error.to_string();
     assert!(text.contains("belongs to another swarm (ID swarm-1, ours is swarm-2)"), "{text}");
     assert!(text.contains("set `cluster`"), "{text}");

@@ -175,7 +175,7 @@ pub async fn what_became_of_a_stack_is_told_once(world: &World) -> Result<()> {
 
     // Neither another look nor another leader says it again.
     world.sync().await?;
-    world.stop_agent(world.leader().await?).await?;
+    world.stop_agent(world.somebody_leads(seconds(60)).await?).await?;
     world.somebody_leads(seconds(30)).await?;
     world.agents_run(seconds(60)).await?;
     world.sync().await?;

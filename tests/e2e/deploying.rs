@@ -143,6 +143,96 @@ pub async fn deploy_and_the_docker_cli_agree(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Whatever an engine makes of what it stores, the plan after the deployment is empty, whoever deployed.
+pub async fn a_stack_that_uses_every_kind_of_key_is_written_once(world: &World) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("content"), "content\n")?;
+    for (stack, by_us, subnet) in [("bothbycli", false, "10.99.0.0/24"), ("bothbyus", true, "10.98.0.0/24")] {
+        let file = folder.path().join(format!("{stack}.yml"));
+        std::fs::write(&file, WIDE.replace("IMAGE", &world.image("1.0.0")).replace("SUBNET", subnet))?;
+        let file = file.to_string_lossy().into_owned();
+        let deploy = ["deploy", "--detach", "--with-registry-auth", "-c", &file, stack];
+        if by_us {
+            let said = world.keeper(&deploy).await?;
+            ensure!(said.code == 0, "{said:?}");
+        } else {
+            world.docker(&["stack", "deploy", "--with-registry-auth", "-c", &file, stack]).await?;
+        }
+        let plan = world.keeper(&["plan", "-c", &file, stack]).await?;
+        ensure!(plan.code == 0, "after the deployment nothing is left to do: {plan:?}");
+        // Not the recorder's writes: the engine is asked about the secret's content by an update that it refuses.
+        let service = format!("{stack}_web");
+        let before = world.service_version(&service).await?;
+        let again = world.keeper(&deploy).await?;
+        ensure!(again.code == 0 && again.out.contains("0 writes"), "{again:?}");
+        ensure!(world.service_version(&service).await? == before, "{service} is written again");
+        world.docker(&["stack", "rm", stack]).await?;
+        world.gone(&format!("{stack}_ingress"), seconds(30)).await?;
+    }
+    Ok(())
+}
+
+/// One key of every kind that ends in a service's spec. The tasks need not run.
+const WIDE: &str = "
+services:
+  web:
+    image: IMAGE
+    hostname: web
+    user: '0:0'
+    working_dir: /
+    command: [a, '']
+    entrypoint: [/app]
+    environment: {A: '', B: 'x=y'}
+    labels: {l: ''}
+    tty: true
+    stdin_open: true
+    read_only: true
+    init: false
+    stop_signal: SIGQUIT
+    stop_grace_period: 0s
+    extra_hosts: ['db:10.0.0.1']
+    dns: [10.0.0.1]
+    dns_search: [a.test]
+    cap_add: [NET_ADMIN]
+    cap_drop: [ALL]
+    sysctls: {net.core.somaxconn: 1024}
+    ulimits: {nofile: {soft: 5, hard: 6}, core: -1}
+    healthcheck: {test: a, interval: 5s, retries: 3, start_period: 0s}
+    logging: {driver: json-file, options: {max-size: 1m}}
+    ports: [{target: 80, published: 18080, mode: host}, {target: 81, mode: host, protocol: udp}]
+    volumes:
+      - data:/data
+      - /anonymous
+      - {type: tmpfs, target: /t, tmpfs: {size: 1000}}
+      - {type: bind, source: /, target: /b, read_only: true, bind: {propagation: rslave}}
+      - {type: volume, source: data, target: /n, volume: {nocopy: true}}
+    networks: {default: {aliases: [x]}, back: {}}
+    secrets: [{source: s, target: t, uid: '5', mode: 0400}]
+    configs: [c]
+    isolation: default
+    deploy:
+      replicas: 0
+      labels: {d: ''}
+      endpoint_mode: dnsrr
+      update_config: {parallelism: 0, delay: 1s, order: start-first}
+      rollback_config: {}
+      restart_policy: {condition: on-failure, delay: 0s, max_attempts: 0, window: 1m}
+      placement: {constraints: [node.role==worker], preferences: [{spread: node.labels.z}], max_replicas_per_node: 1}
+      resources:
+        limits: {cpus: '0.5', memory: 10M, pids: 5}
+        reservations: {memory: 5M, generic_resources: [{discrete_resource_spec: {kind: gpu, value: 1}}]}
+  plain: {image: IMAGE, deploy: {replicas: 0, resources: {}, placement: {}, update_config: {}, restart_policy: {}}}
+  everywhere: {image: IMAGE, networks: [hostnet], deploy: {mode: global, placement: {constraints: [node.role==nobody]}}}
+  job: {image: IMAGE, deploy: {mode: replicated-job, replicas: 0}}
+  ingress: {image: IMAGE, ports: ['18081:81', '18082:82/udp', '83'], deploy: {replicas: 0}}
+networks:
+  back: {driver_opts: {a: b}, internal: true, attachable: true, ipam: {config: [{subnet: SUBNET}]}, labels: {n: ''}}
+  hostnet: {external: true, name: host}
+volumes: {data: {driver_opts: {type: tmpfs, device: tmpfs}, labels: {v: x}}}
+secrets: {s: {file: ./content, labels: {s: ''}}}
+configs: {c: {file: ./content, template_driver: golang}}
+";
+
 pub async fn git_over_https_is_read_from_a_trusted_server_only(world: &World) -> Result<()> {
     world.commit("trusted", &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
     world.reaches("trusted", "ok", seconds(60)).await?;
@@ -208,4 +298,26 @@ pub async fn an_imported_stack_is_adopted_as_it_is(world: &World) -> Result<()> 
     ensure!(world.running_tasks("handmade_web").await? == tasks, "no task was restarted");
     ensure!(world.service_version("handmade_web").await? == version, "the service was not even written");
     Ok(())
+}
+
+pub async fn a_rollout_waits_for_consuls_checks_if_it_is_asked_to(world: &World) -> Result<()> {
+    let file = |path: &str| {
+        format!(
+            "services:\n  web:\n    image: {}\n    ports: [{{target: 8080, published: 18099, mode: host}}]\n    labels: {{SERVICE_8080_CHECK_HTTP: {path}, SERVICE_8080_CHECK_INTERVAL: 1s}}\n    deploy: {{endpoint_mode: dnsrr}}\n",
+            world.image("1.0.0")
+        )
+    };
+    let (good, bad) = (file("/"), file("/missing"));
+    let settings = "consul_checks: true\ntimeout: 12s\n";
+    world.commit("checked", &[("compose.yml", Some(&good)), ("stack.yml", Some(settings))]).await?;
+    world.reaches("checked", "ok", seconds(60)).await?;
+    world.commit("checked", &[("compose.yml", Some(&bad))]).await?;
+    world.reaches("checked", "held", seconds(60)).await?;
+    let note = world.stack("checked").await?["note"].to_string();
+    ensure!(note.contains("Consul's check") && note.contains("is critical"), "it says what Consul says: {note}");
+    let spec = world.service_spec("checked_web").await?;
+    let path = &spec["TaskTemplate"]["ContainerSpec"]["Labels"]["SERVICE_8080_CHECK_HTTP"];
+    ensure!(*path == "/", "the service went back: {path}");
+    world.commit("checked", &[("compose.yml", Some(&good))]).await?;
+    world.reaches("checked", "ok", seconds(60)).await
 }

@@ -17,7 +17,7 @@ pub async fn consul_restarted_on_every_node(world: &World) -> Result<()> {
 }
 
 pub async fn a_node_cut_off_and_back(world: &World) -> Result<()> {
-    let leader = world.leader().await?;
+    let leader = world.somebody_leads(seconds(60)).await?;
     world.partition(leader).await?;
     let next = world.somebody_else_leads(leader, seconds(40)).await?;
     println!("node {leader} was cut off; node {next} leads");
@@ -35,7 +35,7 @@ pub async fn a_node_cut_off_and_back(world: &World) -> Result<()> {
 }
 
 pub async fn an_engine_restarted(world: &World) -> Result<()> {
-    let leader = world.leader().await?;
+    let leader = world.somebody_leads(seconds(60)).await?;
     world.restart_engine(leader).await?;
     world.nodes_ready(seconds(60)).await?;
     world.agents_run(seconds(90)).await?;
@@ -46,7 +46,7 @@ pub async fn an_engine_restarted(world: &World) -> Result<()> {
 
 pub async fn a_swarm_without_quorum_is_left_alone_and_said(world: &World) -> Result<()> {
     world.settled().await?;
-    let leader = world.leader().await?;
+    let leader = world.somebody_leads(seconds(60)).await?;
     let others: Vec<usize> = (1..=3).filter(|node| *node != leader).collect();
     let mark = world.mark();
     for node in &others {

@@ -48,7 +48,7 @@ pub async fn a_rollback_returns_to_the_digest_though_the_tag_has_moved(world: &W
     let mark = world.mark();
     world.sync().await?;
     world.commit_at_root(&[("README.md", Some("More words.\n"))]).await?;
-    world.stop_agent(world.leader().await?).await?;
+    world.stop_agent(world.somebody_leads(seconds(60)).await?).await?;
     world.somebody_leads(seconds(40)).await?;
     world.agents_run(seconds(60)).await?;
     world.sync().await?;

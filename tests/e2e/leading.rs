@@ -32,7 +32,7 @@ pub async fn a_signed_webhook_deploys_at_once(world: &World) -> Result<()> {
 }
 
 pub async fn a_leader_that_is_told_to_stop_hands_over_at_once(world: &World) -> Result<()> {
-    let leader = world.leader().await?;
+    let leader = world.somebody_leads(seconds(60)).await?;
     let began = Instant::now();
     world.stop_agent(leader).await?;
     let next = world.somebody_else_leads(leader, seconds(10)).await?;
@@ -79,7 +79,7 @@ pub async fn a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deplo
     let mark = world.mark();
     world.commit("chain", &[("compose.yml", Some(&file))]).await?;
     world.service_exists("chain_s02", seconds(60)).await?;
-    let (leader, term) = (world.leader().await?, world.term().await?);
+    let (leader, term) = (world.somebody_leads(seconds(60)).await?, world.term().await?);
     let killed = Instant::now();
     world.kill_agent(leader).await?;
     let next = world.a_new_term_begins(term, seconds(30)).await?;

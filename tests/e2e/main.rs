@@ -15,13 +15,17 @@
     clippy::needless_pass_by_value
 )]
 
+mod adopting;
+mod clients;
 mod conduct;
+mod coordinating;
 mod deploying;
 mod faults;
 mod history;
 mod leading;
 mod leaving;
 mod registering;
+mod rollouts;
 mod world;
 
 use std::future::Future;
@@ -54,10 +58,13 @@ fn main() {
         deploying::a_stack_waits_for_the_one_it_comes_after,
         deploying::a_service_removed_from_git_is_removed_and_its_volume_stays,
         deploying::deploy_and_the_docker_cli_agree,
+        deploying::a_stack_that_uses_every_kind_of_key_is_written_once,
         deploying::git_over_https_is_read_from_a_trusted_server_only,
         deploying::what_a_policy_forbids_is_refused_with_its_line,
         deploying::an_imported_stack_is_adopted_as_it_is,
+        deploying::a_rollout_waits_for_consuls_checks_if_it_is_asked_to,
         conduct::a_stack_deployed_by_the_docker_cli_is_adopted_with_no_task_restarted,
+        adopting::a_swarm_deployed_long_ago_is_adopted_as_it_has_become,
         conduct::a_broken_commit_changes_nothing_and_is_reported,
         conduct::a_git_server_that_is_down_leaves_everything_as_it_is,
         conduct::a_failing_image_is_rolled_back_and_not_tried_again,
@@ -72,6 +79,12 @@ fn main() {
         history::a_rollback_to_a_digest_that_is_gone_is_refused,
         history::a_restart_replaces_the_tasks_of_exactly_that_service,
         history::all_stacks_are_paused_and_resumed_together,
+        rollouts::a_migration_job_gates_its_service,
+        rollouts::a_failing_migration_leaves_the_old_service_running,
+        rollouts::a_stack_goes_back_as_a_whole,
+        rollouts::a_changed_network_is_made_anew_if_asked_for,
+        rollouts::two_generations_of_a_secret_are_kept,
+        rollouts::ignored_replicas_survive_a_scale_and_an_update,
         registering::a_container_is_in_dns_while_it_runs,
         registering::a_healthcheck_decides_what_dns_answers,
         registering::an_unchanged_node_writes_nothing_to_consul,
@@ -80,16 +93,24 @@ fn main() {
         registering::a_stopping_container_is_out_of_dns_while_its_process_still_serves,
         registering::a_service_made_by_hand_is_registered_by_its_labels_once_per_node,
         registering::a_drained_node_leaves_dns_before_its_tasks_move,
+        clients::agents_are_found_by_name_by_role_and_by_who_leads,
+        clients::haproxy_fails_no_request_while_a_service_rolls,
+        clients::prometheus_scrapes_every_agent,
         leading::a_webhook_with_a_bad_signature_does_nothing,
         leading::a_signed_webhook_deploys_at_once,
         leading::a_leader_that_is_told_to_stop_hands_over_at_once,
         leading::our_own_update_loses_no_sync,
         leading::a_leader_killed_in_the_middle_of_a_deploy_is_replaced_and_the_deploy_finished,
+        coordinating::the_model_answers_as_the_swarm_does,
+        coordinating::a_leader_that_steps_down_is_followed_by_another,
         faults::consul_restarted_on_every_node,
         faults::a_node_cut_off_and_back,
         faults::an_engine_restarted,
         faults::a_swarm_without_quorum_is_left_alone_and_said,
         leaving::leave_takes_our_things_away_and_nothing_else,
+        // From here on without Consul.
+        coordinating::without_consul_the_swarm_elects_a_leader_that_deploys,
+        coordinating::without_consul_a_killed_leader_is_replaced,
     ];
     let trials = cases.into_iter().map(|(name, case)| Trial::test(name, move || run(case))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

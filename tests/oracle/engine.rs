@@ -1,79 +1,76 @@
-//! An engine that is none: it manages an empty swarm, where every external object is there, and records what it is told.
+//! An engine that is none: it answers for a swarm that lives in memory, to Docker's CLI and to us.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::process::Command;
 
 use crate::ENVIRONMENT;
+use crate::swarm::{Asked, Swarm, Writes};
 
-/// Bodies by kind and name.
-pub type Created = BTreeMap<String, Value>;
+/// A registry for which there is a login, should a deployment send it along.
+const LOGIN: &str = r#"{"auths": {"registry.test": {"auth": "c29tZWJvZHk6c2VjcmV0"}}}"#;
+
+/// What every deployment asks for unless it says otherwise.
+pub const NO_REGISTRY: [&str; 2] = ["--resolve-image", "never"];
 
 /// What a deployment did.
 pub struct Deployed {
     /// The verdict and words.
     pub output: Output,
-    /// What it created.
-    pub created: Created,
-    /// The kinds of what it created, in order, each once.
+    /// What it wrote.
+    pub writes: Writes,
+    /// The kinds of what it wrote, in order, each once.
     pub phases: Vec<String>,
+    /// The swarm as it left it.
+    pub swarm: Swarm,
 }
 
-#[derive(Debug, Default)]
-struct Engine {
-    created: Created,
-    phases: Vec<String>,
-    /// Names by kind, `networks` for one.
-    there: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// Lets Docker's CLI deploy `files` as the stack `s`.
-pub async fn docker_deploys(files: &[PathBuf]) -> Deployed {
+/// Lets Docker's CLI deploy `files` as the stack `s` to `swarm`.
+pub async fn docker_deploys(files: &[PathBuf], flags: &[&str], swarm: Swarm) -> Deployed {
     let mut command = Command::new(docker());
     command.args(["stack", "deploy"]);
-    deploy(command, files, Engine::default()).await
+    deploy(command, files, flags, swarm).await
 }
 
-/// Lets us do the same, where `external` objects are there, names by kind.
-pub async fn we_deploy(files: &[PathBuf], external: BTreeMap<String, BTreeSet<String>>) -> Deployed {
+/// Lets us do the same.
+pub async fn we_deploy(files: &[PathBuf], flags: &[&str], swarm: Swarm) -> Deployed {
     let mut command = Command::new(env!("CARGO_BIN_EXE_swarmkeeper"));
     command.arg("deploy");
-    deploy(command, files, Engine { there: external, ..Engine::default() }).await
+    deploy(command, files, flags, swarm).await
 }
 
-async fn deploy(mut command: Command, files: &[PathBuf], engine: Engine) -> Deployed {
+async fn deploy(mut command: Command, files: &[PathBuf], flags: &[&str], swarm: Swarm) -> Deployed {
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("engine.sock");
-    let engine = Arc::new(Mutex::new(engine));
-    let serving = tokio::spawn(serve(UnixListener::bind(&socket).unwrap(), Arc::clone(&engine)));
-    command.args(["--detach=true", "--resolve-image", "never"]);
+    std::fs::write(home.path().join("config.json"), LOGIN).unwrap();
+    let swarm = Arc::new(Mutex::new(swarm));
+    let serving = tokio::spawn(serve(UnixListener::bind(&socket).unwrap(), Arc::clone(&swarm)));
+    command.arg("--detach=true").args(flags);
     for file in files {
         command.arg("-c").arg(file);
     }
-    let output = command
-        .arg("s")
-        .env_clear()
-        .envs(ENVIRONMENT)
-        .env("DOCKER_CONFIG", home.path())
-        .env("DOCKER_HOST", format!("unix://{}", socket.display()))
-        .output()
-        .await
-        .unwrap();
+    let output = command.arg("s").env_clear().envs(ENVIRONMENT).envs(ours_and_theirs(home.path(), &socket));
+    let output = output.output().await.unwrap();
     serving.abort();
-    let Engine { created, phases, .. } = std::mem::take(&mut *engine.lock().unwrap());
-    Deployed { output, created, phases }
+    let mut swarm = std::mem::take(&mut *swarm.lock().unwrap());
+    let (writes, phases) = swarm.take_record();
+    Deployed { output, writes, phases, swarm }
+}
+
+fn ours_and_theirs(home: &Path, socket: &Path) -> [(&'static str, String); 2] {
+    [("DOCKER_CONFIG", home.display().to_string()), ("DOCKER_HOST", format!("unix://{}", socket.display()))]
 }
 
 /// Where Docker's CLI is.
@@ -81,104 +78,55 @@ pub fn docker() -> PathBuf {
     swarmkeeper_lab::docker_cli().unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-async fn serve(listener: UnixListener, engine: Arc<Mutex<Engine>>) {
+async fn serve(listener: UnixListener, swarm: Arc<Mutex<Swarm>>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let engine = Arc::clone(&engine);
+        let swarm = Arc::clone(&swarm);
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&engine)));
+            let service = service_fn(|request| answer(request, Arc::clone(&swarm)));
             // A client closes its connections when it ends, which is no fault.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, engine: Arc<Mutex<Engine>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, swarm: Arc<Mutex<Swarm>>) -> Result<Response<Full<Bytes>>, Infallible> {
     let method = request.method().clone();
-    let uri = request.uri().clone();
+    let (uri, headers) = (request.uri().clone(), request.headers().clone());
     let body = request.into_body().collect().await.unwrap().to_bytes();
+    let body = serde_json::from_slice(&body).unwrap_or_default();
     let path = uri.path().trim_start_matches('/').trim_start_matches("v1.50/").to_owned();
-    let (kind, name) = path.split_once('/').unwrap_or((&path, ""));
-    let mut engine = engine.lock().unwrap();
-    let (status, body) = match (kind, name) {
-        ("_ping", _) => (200, json!("OK")),
-        ("info", _) => {
+    let (kind, rest) = path.split_once('/').unwrap_or((&path, ""));
+    let asked = Asked { kind, query: query(&uri), login: login(&headers) };
+    let mut swarm = swarm.lock().unwrap();
+    let (status, answer) = match (method.as_str(), kind, rest) {
+        (_, "_ping", _) => (200, json!("OK")),
+        (_, "info", _) => {
             (200, json!({"Swarm": {"ControlAvailable": true, "LocalNodeState": "active"}, "OSType": "linux"}))
         }
-        (kind, _) if method == Method::POST => (201, engine.create(kind, serde_json::from_slice(&body).unwrap())),
-        ("secrets" | "configs", "") => (200, engine.list(kind, uri.query().unwrap_or_default())),
-        ("networks", "") => (200, engine.list(kind, "")),
-        ("services" | "tasks" | "nodes", "") => (200, json!([])),
-        ("networks", name) => (200, object("networks", name)),
+        (_, "tasks" | "nodes", "") => (200, json!([])),
+        (_, "distribution", image) => swarm.resolve(image.trim_end_matches("/json")),
+        ("GET", _, "") => (200, swarm.list(&asked)),
+        ("GET", _, name) => swarm.inspect(&asked, name),
+        ("POST", _, "create") => swarm.create(&asked, body),
+        ("POST", _, path) => swarm.update(&asked, path.trim_end_matches("/update"), body),
+        ("DELETE", _, id) => swarm.remove(&asked, id),
         _ => (404, json!({"message": "there is no such thing"})),
     };
     let response =
         Response::builder().status(status).header("Api-Version", "1.50").header("Content-Type", "application/json");
-    Ok(response.body(Full::new(Bytes::from(body.to_string()))).unwrap())
+    Ok(response.body(Full::new(Bytes::from(answer.to_string()))).unwrap())
 }
 
-impl Engine {
-    fn create(&mut self, kind: &str, body: Value) -> Value {
-        let name = body["Name"].as_str().unwrap().to_owned();
-        if !self.phases.iter().any(|phase| phase == kind) {
-            self.phases.push(kind.to_owned());
-        }
-        self.created.insert(format!("{kind} {name}"), normal(kind, body));
-        let object = object(kind, &name);
-        self.there.entry(kind.to_owned()).or_default().insert(name);
-        object
-    }
-
-    /// All that is there, or whatever the filter names: every external object is there.
-    fn list(&self, kind: &str, query: &str) -> Value {
-        let filters = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "filters");
-        let filters: Value = filters.map_or(Value::Null, |(_, text)| serde_json::from_str(&text).unwrap());
-        match filters["name"].as_object() {
-            Some(names) => names.keys().map(|name| object(kind, name)).collect(),
-            None => self.there.get(kind).into_iter().flatten().map(|name| object(kind, name)).collect(),
-        }
-    }
+fn query(uri: &Uri) -> Value {
+    let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    pairs.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned()))).collect()
 }
 
-/// An object as lists and inspections show it. Networks are known by their names, all others by an ID of their own.
-fn object(kind: &str, name: &str) -> Value {
-    if kind == "networks" {
-        return json!({"Name": name, "Id": name, "Scope": "swarm", "Driver": "overlay"});
-    }
-    json!({"ID": format!("id-of-{name}"), "Spec": {"Name": name}})
-}
-
-/// Levels out what does not matter: the order of files of one name and of ports published on one port (Go's sort is not
-/// stable), and, for networks, fields that say nothing.
-fn normal(kind: &str, mut body: Value) -> Value {
-    if kind == "networks" {
-        strip(&mut body);
-        return body;
-    }
-    if kind != "services" {
-        return body;
-    }
-    if let Some(ports) = body.pointer_mut("/EndpointSpec/Ports").and_then(Value::as_array_mut) {
-        ports.sort_by_key(|port| {
-            (port["PublishedPort"].as_u64(), port["TargetPort"].as_u64(), port["Protocol"].to_string())
-        });
-    }
-    let container = &mut body["TaskTemplate"]["ContainerSpec"];
-    for files in ["Secrets", "Configs"] {
-        if let Some(files) = container.get_mut(files).and_then(Value::as_array_mut) {
-            files.sort_by_key(|file| {
-                (file["SecretName"].to_string(), file["ConfigName"].to_string(), file["File"].to_string())
-            });
-        }
-    }
-    body
-}
-
-fn strip(value: &mut Value) {
-    if let Value::Object(map) = value {
-        map.values_mut().for_each(strip);
-        map.retain(|_, value| {
-            !matches!(value, Value::Null | Value::Bool(false)) && *value != json!("") && *value != json!({})
-        });
-    }
+/// The login that came along, as what it says: its spelling is its sender's.
+fn login(headers: &HeaderMap) -> Value {
+    use base64::Engine as _;
+    let Some(header) = headers.get("X-Registry-Auth") else { return Value::Null };
+    let text = base64::engine::general_purpose::URL_SAFE.decode(header).unwrap();
+    serde_json::from_slice(&text).unwrap()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use swarmkeeper::compose::{self, Input, Loaded, Mode, SourceFile};
 use swarmkeeper::model::{Findings, StackName, StackObjects, Wanted};
 
@@ -45,16 +45,30 @@ pub fn external(objects: &StackObjects) -> BTreeMap<String, BTreeSet<String>> {
     kinds.map(|(kind, names)| (kind.to_owned(), names)).into()
 }
 
-/// A line for each value that differs, and for an order that does.
-pub fn differences(ours: &Deployed, theirs: &Deployed, case: &str) -> Vec<String> {
+/// A line for each value that differs, ours first, and for an order that does.
+///
+/// The order is that of the kinds which both write.
+pub fn differences(ours: &Deployed, theirs: &Deployed) -> Vec<String> {
     if !ours.output.status.success() {
         let [plan, words] = [&ours.output.stdout, &ours.output.stderr].map(|text| String::from_utf8_lossy(text));
-        return vec![format!("{case}: we do not deploy it: {plan}{words}")];
+        return vec![format!("we do not deploy it: {plan}{words}")];
     }
     let mut differences = Vec::new();
-    compare(&json!(ours.created), &json!(theirs.created), case, &mut differences);
-    if ours.phases != theirs.phases {
-        differences.push(format!("{case}: the order is {:?}, {:?}", ours.phases, theirs.phases));
+    let keys: BTreeSet<_> = ours.writes.keys().chain(theirs.writes.keys()).collect();
+    for key in keys {
+        match (ours.writes.get(key), theirs.writes.get(key)) {
+            (Some(a), Some(b)) => compare(a, b, key, &mut differences),
+            (Some(_), None) => differences.push(format!("{key}: only ours")),
+            (None, _) => differences.push(format!("{key}: only the CLI's")),
+        }
+    }
+    let of_both = |phases: &[String]| -> Vec<String> {
+        let is_of_both = |phase: &&String| ours.phases.contains(phase) && theirs.phases.contains(phase);
+        phases.iter().filter(is_of_both).cloned().collect()
+    };
+    let (ours, theirs) = (of_both(&ours.phases), of_both(&theirs.phases));
+    if ours != theirs {
+        differences.push(format!("the order is {}; {}", ours.join(", "), theirs.join(", ")));
     }
     differences
 }
@@ -66,7 +80,7 @@ fn compare(ours: &Value, theirs: &Value, path: &str, differences: &mut Vec<Strin
             for key in keys {
                 match (a.get(key), b.get(key)) {
                     (Some(a), Some(b)) => compare(a, b, &format!("{path}.{key}"), differences),
-                    (a, b) => differences.push(format!("{path}.{key}: {a:?}, {b:?}")),
+                    (a, b) => differences.push(format!("{path}.{key}: {}, {}", text(a), text(b))),
                 }
             }
         }
@@ -80,4 +94,8 @@ fn compare(ours: &Value, theirs: &Value, path: &str, differences: &mut Vec<Strin
         _ if ours == theirs => {}
         _ => differences.push(format!("{path}: {ours}, {theirs}")),
     }
+}
+
+fn text(value: Option<&Value>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), Value::to_string)
 }

@@ -11,7 +11,7 @@ use swarmkeeper::io::consul::Consul;
 use swarmkeeper::io::consul::kv::Freshness;
 use swarmkeeper::io::docker::Health;
 use swarmkeeper::leader::publish::Board;
-use swarmkeeper::leader::{self, Fence, Keys, Leadership, Probe, Profile, wake};
+use swarmkeeper::leader::{self, ByConsul, Coordination, Fence, Gate, Keys, Leadership, Probe, Profile, wake};
 use swarmkeeper::registration::adopting::{Wish, carry_out, review};
 use swarmkeeper::registration::{Registrar, own};
 use tokio::sync::watch;
@@ -24,9 +24,12 @@ use crate::{entry, options, well};
 /// Longest wait for what is denied for good; a leader begins within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Somebody else's service.
+const STRANGER: &str = "a-strangers";
+
 fn names(services: &[&str]) -> Names {
     let services = services.iter().map(|&prefix| prefix.to_owned()).collect();
-    Names { cluster: "swarm".to_owned(), node: Some("consul-test".to_owned()), services }
+    Names { cluster: "swarm".to_owned(), node: Some("consul-test".to_owned()), services, lock_in_swarm: false }
 }
 
 /// A client whose token has these lines only.
@@ -107,19 +110,26 @@ async fn work_as_leader(consul: &Consul) -> Result<(), String> {
         swarm_cluster_id: "swarm-1".to_owned(),
     };
     let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
-    let (candidate, leadership, fence) = leader::stand(consul.clone(), options, probe);
+    let lock = Arc::new(ByConsul::new(consul.clone(), options.clone()));
+    let (candidate, leadership, gate) = leader::stand(Arc::clone(&lock) as _, options, probe);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(candidate.run(shutdown.clone()));
-    let result = lead(consul, &fence, leadership).await;
+    let result = lead(consul, &*lock, gate, leadership).await;
     shutdown.cancel();
     let _ = task.await;
     result?;
-    consul.kv_delete_all(Keys::new("swarm").root()).await.map_err(|error| error.to_string())
+    look_and_leave(consul).await
 }
 
-async fn lead(consul: &Consul, fence: &Fence, leadership: watch::Receiver<Leadership>) -> Result<(), String> {
-    let opened = tokio::time::timeout(PATIENCE, fence.opened()).await;
+async fn lead(
+    consul: &Consul,
+    lock: &dyn Coordination,
+    gate: Gate,
+    leadership: watch::Receiver<Leadership>,
+) -> Result<(), String> {
+    let opened = tokio::time::timeout(PATIENCE, gate.opened()).await;
     opened.map_err(|_| format!("it does not lead: {:?}", leadership.borrow().clone()))?.map_err(|e| e.to_string())?;
+    let fence = Fence::new(gate, consul.clone(), "swarm");
     let keys = Keys::new("swarm");
     for prefix in [keys.services(), keys.drains(), keys.stacks()] {
         let mut board = Board::new(fence.clone(), prefix).moving(keys.generation());
@@ -127,33 +137,58 @@ async fn lead(consul: &Consul, fence: &Fence, leadership: watch::Receiver<Leader
         board.publish(wanted).await.map_err(|error| error.to_string())?;
     }
     wake::wake(consul, "swarm", "node1").await.map_err(|error| error.to_string())?;
-    // How many agents are well.
-    let nodes = consul.health_nodes(leader::SERVICE, true).await.map_err(|error| error.to_string())?;
-    if nodes.is_empty() {
-        return Err("no agent is to be seen".to_owned());
+    let candidates = lock.candidates().await.map_err(|trouble| trouble.reason)?;
+    if !candidates.iter().any(|candidate| candidate.node == "node1" && candidate.stands) {
+        return Err(format!("it does not see itself stand: {candidates:?}"));
     }
     Ok(())
 }
 
-async fn work(role: Role, consul: &Consul, service: &str) -> Result<(), String> {
+/// What a leader needs of Consul wherever its lock is.
+async fn look_and_leave(consul: &Consul) -> Result<(), String> {
+    // How many agents are well; it is enough that a service of any name is.
+    let nodes = consul.health_nodes("consul", true).await.map_err(|error| error.to_string())?;
+    // A rollout may wait for Consul's checks.
+    let critical = consul.critical_instances().await.map_err(|error| error.to_string())?;
+    if nodes.is_empty() || !critical.iter().any(|(id, _)| id == STRANGER) {
+        return Err("Consul hides services or their checks".to_owned());
+    }
+    let keys = Keys::new("swarm");
+    consul.kv_put(&format!("{}left", keys.root()), Vec::new()).await.map_err(|error| error.to_string())?;
+    consul.kv_delete_all(keys.root()).await.map_err(|error| error.to_string())
+}
+
+async fn work(role: Role, names: &Names, consul: &Consul, service: &str) -> Result<(), String> {
     work_as_agent(consul, service).await?;
-    if role == Role::Keeper { work_as_leader(consul).await } else { Ok(()) }
+    match role {
+        Role::Agent => Ok(()),
+        Role::Keeper if names.lock_in_swarm => look_and_leave(consul).await,
+        Role::Keeper => work_as_leader(consul).await,
+    }
+}
+
+/// A denying server with somebody else's service, which is critical.
+async fn start() -> ConsulServer {
+    let server = ConsulServer::start_denying().await;
+    let root = server.client();
+    root.register_service(&entry(STRANGER, 1)).await.unwrap();
+    root.service_maintenance(STRANGER, Some("broken")).await.unwrap();
+    server
 }
 
 /// All lines suffice, and without any one of them something fails; Consul says so of that line, and of no other.
-async fn check(role: Role, services: &[&str], service: &str) {
-    let server = ConsulServer::start_denying().await;
-    let Policy { rules, .. } = policies::policy(role, &names(services));
-    server.client().register_service(&entry("a-strangers", 1)).await.unwrap();
+async fn check(role: Role, names: &Names, service: &str) {
+    let server = start().await;
+    let policy = policies::policy(role, names);
+    let Policy { rules, .. } = policy.clone();
     let all = client(&server, &rules).await;
-    work(role, &all, service).await.unwrap();
-    let policy = policies::policy(role, &names(services));
+    work(role, names, &all, service).await.unwrap();
     assert_eq!(all.rights_missing(&policy.rights()).await.unwrap(), []);
     for at in 0..rules.len() {
         let mut fewer = rules.clone();
         let without = fewer.remove(at);
         let consul = client(&server, &fewer).await;
-        let failure = work(role, &consul, service).await.expect_err(&format!("{without} is not needed"));
+        let failure = work(role, names, &consul, service).await.expect_err(&format!("{without} is not needed"));
         println!("without {without}: {failure}");
         let missing = consul.rights_missing(&policy.rights()).await.unwrap();
         let lines: Vec<_> = policy.lines_of(&missing).collect();
@@ -167,26 +202,30 @@ async fn check(role: Role, services: &[&str], service: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_on_a_worker_needs_every_line_of_its_policy_and_no_more() {
-    check(Role::Agent, &[], "web").await;
+    check(Role::Agent, &names(&[]), "web").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_on_a_manager_needs_every_line_of_its_policy_and_no_more() {
-    check(Role::Keeper, &[], "web").await;
+    check(Role::Keeper, &names(&[]), "web").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_may_be_limited_to_some_names() {
-    check(Role::Keeper, &["shop-"], "shop-web").await;
+    check(Role::Keeper, &names(&["shop-"]), "shop-web").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_whose_lock_is_in_the_swarm_needs_fewer_lines() {
+    check(Role::Keeper, &Names { lock_in_swarm: true, ..names(&["shop-"]) }, "shop-web").await;
 }
 
 #[tokio::test]
 async fn a_policy_for_any_node_suffices_too() {
-    let server = ConsulServer::start_denying().await;
+    let server = start().await;
     let names = Names { node: None, ..names(&[]) };
-    server.client().register_service(&entry("a-strangers", 1)).await.unwrap();
     let consul = client(&server, &policies::policy(Role::Keeper, &names).rules).await;
-    work(Role::Keeper, &consul, "web").await.unwrap();
+    work(Role::Keeper, &names, &consul, "web").await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use swarmkeeper::app::policies::{self, Names, Policy, Role};
 use swarmkeeper::io::consul::{Consul, Options, Renewal};
 use swarmkeeper::io::docker::Health;
-use swarmkeeper::leader::{self, Probe, Profile};
+use swarmkeeper::leader::{self, ByConsul, Probe, Profile};
 use swarmkeeper::registration::Registrar;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ fn with_tls(server: &ConsulServer, ca: &Ca) -> Options {
 }
 
 fn policy() -> Policy {
-    let names = Names { cluster: "swarm".to_owned(), node: Some("consul-test".to_owned()), services: Vec::new() };
+    let names = Names { cluster: "swarm".to_owned(), node: Some("consul-test".to_owned()), ..Names::default() };
     policies::policy(Role::Keeper, &names)
 }
 
@@ -229,10 +229,11 @@ async fn a_leader_leads_on_in_the_same_term_while_its_token_is_rotated() {
         swarm_cluster_id: "swarm-1".to_owned(),
     };
     let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
-    let (candidate, _leadership, fence) = leader::stand(world.consul.clone(), options, probe);
+    let lock = Arc::new(ByConsul::new(world.consul.clone(), options.clone()));
+    let (candidate, _leadership, gate) = leader::stand(lock, options, probe);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(candidate.run(shutdown.clone()));
-    let term = tokio::time::timeout(Duration::from_secs(30), fence.opened()).await.unwrap().unwrap().token;
+    let term = tokio::time::timeout(Duration::from_secs(30), gate.opened()).await.unwrap().unwrap().token;
     let next = world.server.token(&policy().hcl()).await;
     assert_eq!(world.says(&next).await.unwrap(), Renewal::Renewed);
     // A beat later the check has been registered with the new token.
@@ -240,7 +241,7 @@ async fn a_leader_leads_on_in_the_same_term_while_its_token_is_rotated() {
     world.server.delete_token(&world.token).await;
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(6) {
-        assert_eq!(fence.permit().unwrap().token, term);
+        assert_eq!(gate.permit().unwrap().token, term);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     shutdown.cancel();

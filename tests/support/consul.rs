@@ -26,14 +26,16 @@ const ATTEMPTS_MAX: usize = 3;
 /// The token that may do everything, where ACLs are on.
 pub const ROOT: &str = "root";
 
-/// A running server; the name of its node is `consul-test`.
+/// The node's name of a server that is alone.
+const NAME: &str = "consul-test";
+
+/// A running server; the name of its node is `consul-test`, unless it is one of several.
 #[derive(Debug)]
 pub struct ConsulServer {
     child: Child,
     dir: tempfile::TempDir,
-    http_port: u16,
-    dns_port: u16,
-    tls_port: u16,
+    name: String,
+    ports: Ports,
     token: Option<String>,
 }
 
@@ -46,16 +48,8 @@ impl ConsulServer {
     /// Starts a server with more configuration; `token` is what [`Self::client`] and the wait for readiness use.
     pub async fn start_with(more: Value, token: Option<&str>) -> Self {
         for _ in 0..ATTEMPTS_MAX {
-            let dir = tempfile::tempdir().unwrap();
-            let (http_port, dns_port, tls_port) = write_config(dir.path(), &more);
-            let mut server = Self {
-                child: spawn(dir.path()),
-                dir,
-                http_port,
-                dns_port,
-                tls_port,
-                token: token.map(ToOwned::to_owned),
-            };
+            let mut server = Self::spawn(NAME.to_owned(), Ports::free(), &more);
+            server.token = token.map(ToOwned::to_owned);
             if server.ready().await {
                 return server;
             }
@@ -95,19 +89,50 @@ impl ConsulServer {
         answer.json().await.unwrap()
     }
 
+    /// Starts servers that elect their Raft leader among them.
+    pub async fn start_cluster(count: usize) -> Vec<Self> {
+        for _ in 0..ATTEMPTS_MAX {
+            let ports: Vec<Ports> = (0..count).map(|_| Ports::free()).collect();
+            let join: Vec<String> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.serf)).collect();
+            let more =
+                json!({"bootstrap": false, "bootstrap_expect": count, "retry_join": join, "retry_interval": "1s"});
+            let spawn = |(number, ports)| Self::spawn(format!("{NAME}-{number}"), ports, &more);
+            let mut servers: Vec<Self> = ports.into_iter().enumerate().map(spawn).collect();
+            let mut ready = 0;
+            for server in &mut servers {
+                ready += usize::from(server.ready().await);
+            }
+            if ready == count {
+                return servers;
+            }
+        }
+        panic!("{count} consul servers did not start in {ATTEMPTS_MAX} attempts");
+    }
+
+    fn spawn(name: String, ports: Ports, more: &Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_config(dir.path(), &name, ports, more);
+        Self { child: spawn(dir.path()), dir, name, ports, token: None }
+    }
+
     /// Such as `http://127.0.0.1:34567`.
     pub fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http_port)
+        format!("http://127.0.0.1:{}", self.ports.http)
+    }
+
+    /// By which the servers know each other.
+    pub fn server_port(&self) -> u16 {
+        self.ports.server
     }
 
     /// Such as `https://127.0.0.1:34568`; it answers there if its configuration names a certificate.
     pub fn https_address(&self) -> String {
-        format!("https://127.0.0.1:{}", self.tls_port)
+        format!("https://127.0.0.1:{}", self.ports.https)
     }
 
     /// Where it answers DNS, on loopback.
     pub fn dns_port(&self) -> u16 {
-        self.dns_port
+        self.ports.dns
     }
 
     /// A client with the server's token.
@@ -144,7 +169,7 @@ impl ConsulServer {
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build();
         // The library's client has installed the TLS provider that this one needs.
         let http = http.unwrap();
-        let url = format!("{}/v1/health/node/consul-test", self.address());
+        let url = format!("{}/v1/health/node/{}", self.address(), self.name);
         while begin.elapsed() < START_MAX {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
@@ -171,12 +196,26 @@ impl Drop for ConsulServer {
     }
 }
 
-/// The ports for HTTP, DNS and HTTPS.
-fn write_config(dir: &Path, more: &Value) -> (u16, u16, u16) {
-    let (http, dns, https) = (free_port(), free_port(), free_port());
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    http: u16,
+    dns: u16,
+    server: u16,
+    serf: u16,
+    https: u16,
+}
+
+impl Ports {
+    fn free() -> Self {
+        Self { http: free_port(), dns: free_port(), server: free_port(), serf: free_port(), https: free_port() }
+    }
+}
+
+fn write_config(dir: &Path, name: &str, Ports { http, dns, server, serf, https }: Ports, more: &Value) {
     let https_or_none = if more.get("cert_file").is_some() { i32::from(https) } else { -1 };
     let mut config = json!({
-        "node_name": "consul-test",
+        "node_name": name,
         "server": true,
         "bootstrap": true,
         "bind_addr": "127.0.0.1",
@@ -185,14 +224,13 @@ fn write_config(dir: &Path, more: &Value) -> (u16, u16, u16) {
         "disable_update_check": true,
         "performance": { "raft_multiplier": 1 },
         "ports": {
-            "http": http, "dns": dns, "server": free_port(), "serf_lan": free_port(),
+            "http": http, "dns": dns, "server": server, "serf_lan": serf,
             "serf_wan": -1, "grpc": -1, "https": https_or_none
         },
     });
     let (Some(config_map), Some(more)) = (config.as_object_mut(), more.as_object()) else { unreachable!() };
     config_map.extend(more.clone());
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    (http, dns, https)
 }
 
 fn spawn(dir: &Path) -> Child {

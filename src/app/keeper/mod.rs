@@ -33,7 +33,8 @@ use crate::io::git::GitRepo;
 use crate::io::registry::Credentials;
 use crate::io::swarm::Swarm;
 use crate::leader::publish::Board;
-use crate::leader::{self, Fence, Leadership, Probe};
+use crate::leader::swarm::slip::Kind;
+use crate::leader::{self, Coordination, Fence, Gate, Leadership, Probe};
 use crate::model::{Revision, Sensitive, StackName};
 use crate::notify::Notifier;
 use crate::reconcile::{self, After};
@@ -43,6 +44,7 @@ use crate::spec::ServiceFacts;
 use crate::stacks::apply::{self, Outcome, apply, ensure_key};
 use crate::stacks::observe::{observe, resolve, secrets_of_adoptions};
 use crate::stacks::pass::{Pass, plan_all};
+use crate::stacks::plan::critical_tasks;
 use crate::stacks::status::status;
 use crate::stacks::{Held, Key, Observed, Plan, Resolutions, images_to_resolve, targets};
 use crate::status::{ClusterStatus, DrainStatus, StackState};
@@ -78,10 +80,18 @@ pub struct Parts {
     pub swarm: Swarm,
     /// The Config Repo's clone.
     pub repo: Arc<GitRepo>,
-    /// This node's Consul agent.
-    pub consul: Consul,
+    /// This node's Consul agent, if there is one.
+    pub consul: Option<Consul>,
     /// What every write is asked of.
-    pub fence: Fence,
+    pub gate: Gate,
+    /// What every write to Consul's KV goes through; none where the lock is in the swarm.
+    pub fence: Option<Fence>,
+    /// Where the lock is.
+    pub lock: Arc<dyn Coordination>,
+    /// In one word.
+    pub coordination: Kind,
+    /// Where what keepers show each other is put.
+    pub token: Arc<RwLock<Option<Sensitive<String>>>>,
     /// Who is told.
     pub notifier: Notifier,
     /// What we are.
@@ -111,7 +121,8 @@ struct Boards {
 /// The leader's loop.
 pub struct Keeper {
     parts: Parts,
-    boards: Boards,
+    /// What agents and people's tools read in KV; none where the lock is in the swarm, whose leader tells it by its API.
+    boards: Option<Boards>,
     orders: mpsc::Receiver<Order>,
     waiters: Arc<Waiters>,
     status: watch::Sender<ClusterStatus>,
@@ -130,6 +141,8 @@ struct Memory {
     failed: BTreeMap<String, Instant>,
     /// The last state of every stack that people were told of.
     gauges: StackGauges,
+    /// How many agents of ours run as tasks of the swarm.
+    agents: usize,
     /// The first of a row of equal problems is said, and its end.
     problem: Option<String>,
     /// `leave` was asked for: this process deploys nothing any more.
@@ -166,7 +179,7 @@ impl Keeper {
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let (status, seen) = watch::channel(telling::nothing_known(&parts.cluster));
         let (histories, told) = watch::channel(Histories::new());
-        let token = Arc::new(RwLock::new(None));
+        let token = Arc::clone(&parts.token);
         let manager = Manager {
             leadership: parts.leadership.clone(),
             status: seen,
@@ -177,14 +190,19 @@ impl Keeper {
             wakes: parts.wakes.clone(),
             probe: Arc::clone(&parts.probe),
             token: Arc::clone(&token),
+            lock: Arc::clone(&parts.lock),
+            coordination: parts.coordination,
+            gate: parts.gate.clone(),
         };
         let keys = leader::Keys::new(&parts.cluster);
-        let board = |prefix: String| Board::new(parts.fence.clone(), prefix);
-        let boards = Boards {
-            stacks: board(keys.stacks()),
-            services: board(keys.services()).moving(keys.generation()),
-            drains: board(keys.drains()).moving(keys.generation()),
-        };
+        let boards = parts.fence.clone().map(|fence| {
+            let board = |prefix: String| Board::new(fence.clone(), prefix);
+            Boards {
+                stacks: board(keys.stacks()),
+                services: board(keys.services()).moving(keys.generation()),
+                drains: board(keys.drains()).moving(keys.generation()),
+            }
+        });
         let memory = Memory::default();
         (Self { parts, boards, orders: ordered, waiters, status, histories, token, memory }, manager)
     }
@@ -233,10 +251,11 @@ impl Keeper {
             }
             return After(IDLE);
         }
-        let observed = match observe(&self.parts.swarm).await {
+        let mut observed = match observe(&self.parts.swarm).await {
             Ok(observed) => observed,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
+        self.memory.agents = telling::agents_running(&observed);
         self.publish_services(&observed, None).await;
         self.drain(&observed).await;
         let key = match ensure_key(&self.parts.swarm, &observed).await {
@@ -274,6 +293,13 @@ impl Keeper {
             Ok(secrets) => secrets,
             Err(error) => return self.outage(&error.to_string(), error.is_outage(), answers),
         };
+        if rendered.desired.iter().any(|stack| stack.settings.consul_checks) {
+            let asked = match &self.parts.consul {
+                Some(consul) => consul.critical_instances().await.map_err(|error| error.to_string()),
+                None => Err("there is no Consul to ask; set consul.address".to_owned()),
+            };
+            observed.critical = Some(asked.map(critical_tasks));
+        }
         let plans = plan_all(&Pass {
             desired: &rendered.desired,
             broken: &rendered.broken,
@@ -286,7 +312,7 @@ impl Keeper {
             policy: &self.parts.settings.policy,
         });
         self.publish_services(&observed, Some(&plans)).await;
-        let (mut stacks, mut after) = (Vec::new(), IDLE);
+        let (mut stacks, mut after, mut written) = (Vec::new(), IDLE, BTreeMap::new());
         let desired = self.memory.rendered.as_ref().map_or(&[][..], |(_, rendered)| &rendered.desired);
         let targets = targets(desired, &self.memory.held, &observed, &key);
         for plan in &plans {
@@ -296,10 +322,13 @@ impl Keeper {
             let stack = status(desired, observed.stack(&plan.stack), plan, error.as_deref(), now);
             self.tell(&stack, &outcome.told);
             after = after.min(pause(plan, &outcome));
+            if outcome.error.is_none() && !outcome.conflict {
+                written.extend(plan.state.as_ref().filter(|_| plan.saves_state).map(|state| (&plan.stack, state)));
+            }
             stacks.push(stack);
         }
         self.pin(&observed);
-        self.show_histories(&observed);
+        self.show_histories(&observed, written);
         self.show(stacks, observed.nodes.len(), answers).await;
         After(after)
     }
@@ -395,7 +424,7 @@ impl reconcile::Pass for Keeper {
             return After(IDLE);
         };
         // Orders wait as well while our predecessor may still write.
-        let Some(Ok(_)) = shutdown.run_until_cancelled(self.parts.fence.opened()).await else {
+        let Some(Ok(_)) = shutdown.run_until_cancelled(self.parts.gate.opened()).await else {
             return After(RETRY);
         };
         let began = Instant::now();

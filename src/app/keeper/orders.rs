@@ -56,7 +56,8 @@ impl Keeper {
         while let Ok((command, answer)) = self.orders.try_recv() {
             let result = match &command {
                 Command::Leave => Answer::Said(self.leave().await),
-                Command::Sync => Answer::Summary,
+                // The last two are carried out before they come here.
+                Command::Sync | Command::StepDown | Command::Wake => Answer::Summary,
                 Command::Drain { node, undo } => Answer::Said(self.obey_drain(node, *undo).await),
                 Command::PauseAll { .. } | Command::ResumeAll => Answer::Said(self.obey_for_all(&command).await),
                 Command::Rollback { stack, revision, reason } => {
@@ -121,10 +122,12 @@ impl Keeper {
     /// Takes our states and KV away, and tells every agent to take its registrations away.
     async fn leave(&mut self) -> Result<String, CommandError> {
         let failed = |error: String| CommandError::unavailable(error, "ask again: what is gone already is no error");
-        leaving::say(&self.parts.consul, &self.parts.cluster).await.map_err(|error| failed(error.to_string()))?;
         // From here on no pass may make anew what is taken away.
         self.memory.has_left = true;
         let configs = apply::leave(&self.parts.swarm).await.map_err(|error| failed(error.to_string()))?;
+        // Last, because it ends our own leadership too.
+        let (consul, swarm) = (self.parts.consul.as_ref(), &self.parts.swarm);
+        leaving::say(consul, swarm, &self.parts.cluster).await.map_err(failed)?;
         info!(configs, "left: nothing that runs was touched");
         Ok(format!(
             "{configs} configs of ours removed, every agent takes its registrations away and stays idle; now remove the stack: docker \

@@ -33,7 +33,8 @@ impl Keeper {
             live.map(|spec| (spec.name.clone(), ServiceFacts::of(spec, endpoint(&spec.name)))).collect();
         facts.extend(self.memory.planned.clone());
         let values = facts.into_iter().filter_map(|(name, facts)| Some((name, serde_json::to_value(facts).ok()?)));
-        let result = self.boards.services.publish(values.collect()).await;
+        let Some(boards) = &mut self.boards else { return };
+        let result = boards.services.publish(values.collect()).await;
         self.say_published("services", result.map_err(|error| error.to_string()));
     }
 
@@ -41,7 +42,11 @@ impl Keeper {
     pub(super) async fn drain(&mut self, observed: &Observed) {
         let plan = drain::drains(observed, self.parts.settings.drain_wait, OffsetDateTime::now_utc());
         let values: BTreeMap<String, Value> = plan.drains.iter().map(|drain| (drain.node.clone(), json!({}))).collect();
-        let published = self.boards.drains.publish(values).await;
+        // Without Consul there is nobody to tell.
+        let published = match &mut self.boards {
+            Some(boards) => boards.drains.publish(values).await,
+            None => Ok(0),
+        };
         let is_published = published.is_ok();
         self.say_published("drains", published.map_err(|error| error.to_string()));
         let moving = plan.drains.iter().any(|drain| drain.phase == DrainPhase::Moving);

@@ -1,5 +1,7 @@
 //! What the leader tells of its passes: status, metrics, Consul KV, log, and notifications.
 
+use std::collections::BTreeMap;
+
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
@@ -7,11 +9,15 @@ use super::orders::Answers;
 use super::{Keeper, RETRY};
 use crate::http::CommandError;
 use crate::leader::Leadership;
+use crate::model::StackName;
 use crate::notify::Notification;
 use crate::reconcile::After;
 use crate::stacks::plan::{Event, Tell};
-use crate::stacks::{Observed, history};
+use crate::stacks::{Observed, StackState, history};
 use crate::status::{AgentCount, ClusterStatus, GitStatus, LeaderStatus, StackStatus};
+
+/// The label of our own services in `stack/swarmkeeper.yml`.
+const ROLE_LABEL: &str = "swarmkeeper.role";
 
 impl Keeper {
     /// The swarm did not answer: said once, shown until it does.
@@ -62,8 +68,11 @@ impl Keeper {
     }
 
     /// How the stacks' rollouts ended, for those who ask.
-    pub(super) fn show_histories(&self, observed: &Observed) {
-        let told = observed.states.iter().map(|(stack, live)| (stack.clone(), history::told(stack, &live.state)));
+    /// `written` are the states that this pass has written, so that a history is never behind the status.
+    pub(super) fn show_histories(&self, observed: &Observed, written: BTreeMap<&StackName, &StackState>) {
+        let mut states: BTreeMap<_, _> = observed.states.iter().map(|(stack, live)| (stack, &live.state)).collect();
+        states.extend(written);
+        let told = states.into_iter().map(|(stack, state)| (stack.clone(), history::told(stack, state)));
         self.histories.send_replace(told.collect());
     }
 
@@ -73,10 +82,14 @@ impl Keeper {
             info!("the swarm answers again");
         }
         self.memory.gauges.show(&stacks);
+        // What a task prints may be a secret, and Consul's KV has more readers than the API.
+        let quiet = |stack: &StackStatus| StackStatus { log: Vec::new(), ..stack.clone() };
         let published =
-            stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(stack).ok()?)));
+            stacks.iter().filter_map(|stack| Some((stack.name.to_string(), serde_json::to_value(quiet(stack)).ok()?)));
         self.show_in_consul(&stacks);
-        if let Err(error) = self.boards.stacks.publish(published.collect()).await {
+        if let Some(boards) = &mut self.boards
+            && let Err(error) = boards.stacks.publish(published.collect()).await
+        {
             warn!(%error, "the stacks' status is not in consul");
         }
         self.answer(stacks, nodes, Vec::new(), answers).await;
@@ -115,7 +128,10 @@ impl Keeper {
             }
             Leadership::Follower { .. } => None,
         };
-        let passing = self.parts.consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len());
+        let passing = match &self.parts.consul {
+            Some(consul) => consul.health_nodes("swarmkeeper", true).await.map_or(0, |nodes| nodes.len()),
+            None => self.memory.agents,
+        };
         ClusterStatus {
             cluster: self.parts.cluster.clone(),
             leader,
@@ -131,6 +147,16 @@ impl Keeper {
             drains: self.memory.drains.clone(),
         }
     }
+}
+
+/// How many tasks of our own services run: what is known of the agents where no Consul is.
+pub(super) fn agents_running(observed: &Observed) -> usize {
+    let ours = observed
+        .services
+        .values()
+        .filter(|service| service.spec.labels.as_ref().is_some_and(|labels| labels.contains_key(ROLE_LABEL)));
+    let tasks = ours.filter_map(|service| observed.tasks.get(&service.id)).flatten();
+    tasks.filter(|task| task.status.state == "running").count()
 }
 
 /// Before the first pass.

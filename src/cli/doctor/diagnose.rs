@@ -2,10 +2,11 @@
 
 use super::facts::{ConsulFacts, Facts};
 use super::{Check, SwarmFacts};
-use crate::config::{Config, Role};
+use crate::config::{Config, Coordination, Role};
 use crate::image::ImageRef;
 use crate::io::dns;
 use crate::io::docker::{Info, SwarmState};
+use crate::leader::swarm::slip::Kind;
 use crate::registration::own::SERVICE;
 use crate::spec::Node;
 
@@ -36,18 +37,36 @@ pub fn diagnose(config: &Config, facts: &Facts) -> Vec<Check> {
         }
         None => {}
     }
+    checks
+        .extend(facts.coordination.map(|kind| Check::pass("coordination", format!("the lock is in {}", kind.word()))));
     match &facts.consul {
-        Ok(consul) => checks.extend(consul_checks(config, consul, swarm_id(facts))),
+        _ if !uses_consul(config, facts) => {
+            let what = "none is configured: registration, DNS and prefetch need one, all else works without";
+            checks.push(Check::pass("consul", what));
+        }
+        Ok(consul) => checks.extend(consul_checks(config, consul, facts)),
         Err(error) => {
-            checks.push(Check::fail("consul", error, "run a Consul agent on this node, or set consul.address"));
+            let mend = "run a Consul agent on this node, set consul.address, or `coordination: swarm` to do without";
+            checks.push(Check::fail("consul", error, mend));
         }
     }
-    checks.push(dns(&facts.dns));
+    if uses_consul(config, facts) {
+        checks.push(dns(config, &facts.dns));
+    }
     if is_manager(config, facts) {
         checks.push(git(config));
     }
     checks.extend(rivals(facts));
     checks
+}
+
+/// As the agent decides it; workers do not know where the lock is.
+fn uses_consul(config: &Config, facts: &Facts) -> bool {
+    let lock_is_there = match facts.coordination {
+        Some(kind) => kind == Kind::Consul,
+        None => config.coordination != Coordination::Swarm,
+    };
+    config.consul_is_named || lock_is_there
 }
 
 fn engine(config: &Config, engine: &Result<Info, String>) -> Check {
@@ -113,7 +132,7 @@ fn nodes(nodes: &[Node]) -> Check {
     Check::warn("nodes", down.join(", "), "bring them back, or docker node rm what is gone for good")
 }
 
-fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) -> Vec<Check> {
+fn consul_checks(config: &Config, consul: &ConsulFacts, facts: &Facts) -> Vec<Check> {
     let agent = &consul.agent;
     let mut checks =
         vec![Check::pass("consul", format!("{}, node {} in {}", agent.version, agent.node, agent.datacenter))];
@@ -136,13 +155,20 @@ fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) 
         }
         Err(error) => Check::fail("consul rights", error, "set consul.token to a token that Consul knows"),
     });
-    if let (Ok(Some(claim)), Some(id)) = (&consul.claim, swarm_id)
+    if let (Ok(Some(claim)), Some(id)) = (&consul.claim, swarm_id(facts))
         && claim != id
     {
         let what = format!("{} belongs to another swarm on this Consul", config.cluster);
         checks.push(Check::fail("cluster", what, "set `cluster` to a name of its own"));
     }
-    checks.push(match &consul.agents {
+    checks.extend(agents(config, consul, facts));
+    checks
+}
+
+/// None where the token of a worker, which may not see the nodes, shows nothing.
+fn agents(config: &Config, consul: &ConsulFacts, facts: &Facts) -> Option<Check> {
+    Some(match &consul.agents {
+        Ok((_, all)) if all.is_empty() && config.consul.token.is_some() && !is_manager(config, facts) => return None,
         Ok((passing, all)) if all.is_empty() => Check::warn(
             "agents",
             format!("{} in Consul", passing.len()),
@@ -156,11 +182,10 @@ fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) 
             }
         },
         Err(error) => Check::warn("agents", error, "look again when Consul answers"),
-    });
-    checks
+    })
 }
 
-fn dns(found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
+fn dns(config: &Config, found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
     let name = format!("{SERVICE}.service.consul");
     match found {
         Ok(addresses) => {
@@ -168,7 +193,12 @@ fn dns(found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
             Check::pass("dns", format!("{name} is {}", addresses.join(", ")))
         }
         Err(error @ dns::Error::Unknown { .. }) => {
-            Check::warn("dns", error.to_string(), "run the agent; it registers itself")
+            let mend = if config.consul.token.is_some() {
+                r#"run the agent, which registers itself; where ACLs deny by default, Consul's anonymous token needs service_prefix "" and node_prefix "", both with policy read"#
+            } else {
+                "run the agent; it registers itself"
+            };
+            Check::warn("dns", error.to_string(), mend)
         }
         Err(error) => Check::warn("dns", error.to_string(), "let Consul's DNS listen at port 8600 of this node"),
     }
@@ -216,7 +246,7 @@ fn swarm_id(facts: &Facts) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
@@ -273,6 +303,7 @@ mod tests {
                 claim: Ok(Some("swarm-1".into())),
                 agents: Ok((["m1".to_owned()].into(), ["m1".to_owned()].into())),
             }),
+            coordination: Some(Kind::Consul),
             dns: Ok(vec![Ipv4Addr::new(10, 0, 0, 1).into()]),
         }
     }
@@ -290,6 +321,7 @@ ok    engine         20.10.24 on m1
 ok    swarm          a manager
 ok    quorum         3 of 3 managers reachable
 ok    nodes          4 ready
+ok    coordination   the lock is in consul
 ok    consul         1.8.7, node m1 in dc1
 ok    consul leader  10.0.0.1:8300
 ok    consul rights  all that are needed
@@ -328,6 +360,7 @@ warn  quorum         2 of 3 managers reachable
                      mend: bring back or demote m3
 warn  nodes          m3 is down
                      mend: bring them back, or docker node rm what is gone for good
+ok    coordination   the lock is in consul
 ok    consul         1.8.7, node m1 in dc1
 FAIL  consul leader  Consul's servers have none
                      mend: bring enough servers back for a majority
@@ -357,17 +390,51 @@ warn  rivals         service ops_shepherd (shepherd) updates images behind git's
             containers: vec![],
             swarm: None,
             consul: Err("GET /v1/agent/self: connection refused".into()),
+            coordination: None,
             dns: Err(dns::Error::NoAnswer { server, name: "x".into(), reason: "timed out".into() }),
         };
         insta::assert_snapshot!(shown(&config(&[]), &facts), @r#"
 FAIL  engine  docker info: no such socket
               mend: mount the engine's socket, or set docker_host (now unix:///var/run/docker.sock)
 FAIL  consul  GET /v1/agent/self: connection refused
-              mend: run a Consul agent on this node, or set consul.address
+              mend: run a Consul agent on this node, set consul.address, or `coordination: swarm` to do without
 warn  dns     127.0.0.1:8600 did not answer for x: timed out
               mend: let Consul's DNS listen at port 8600 of this node
 2 failed, 1 to look at
 "#);
+    }
+
+    #[test]
+    fn a_swarm_without_consul_is_told_what_it_does_without() {
+        let mut facts = well();
+        facts.coordination = Some(Kind::Swarm);
+        facts.consul = Err("GET /v1/agent/self: connection refused".into());
+        facts.dns = Err(dns::Error::Unknown { server: "127.0.0.1:8600".parse().unwrap(), name: "x".into() });
+        let config = config(&[("SWARMKEEPER_GIT_URL", "https://git.example.com/ops.git")]);
+        insta::assert_snapshot!(shown(&config, &facts), @r#"
+ok    engine        20.10.24 on m1
+ok    swarm         a manager
+ok    quorum        3 of 3 managers reachable
+ok    nodes         4 ready
+ok    coordination  the lock is in swarm
+ok    consul        none is configured: registration, DNS and prefetch need one, all else works without
+ok    git settings  https://git.example.com/ops.git main
+all is well
+"#);
+    }
+
+    #[test]
+    fn a_workers_token_that_shows_no_agents_is_not_taken_for_their_absence() {
+        let mut facts = well();
+        facts.consul.as_mut().unwrap().agents = Ok((BTreeSet::new(), BTreeSet::new()));
+        let server: SocketAddr = "127.0.0.1:8600".parse().unwrap();
+        facts.dns = Err(dns::Error::Unknown { server, name: "swarmkeeper.service.consul".into() });
+        let config = config(&[("SWARMKEEPER_CONSUL_TOKEN", "t0ken"), ("SWARMKEEPER_GIT_URL", "https://x/y.git")]);
+        let of = |facts: &Facts, name| diagnose(&config, facts).into_iter().find(|check| check.name == name);
+        assert!(of(&facts, "agents").is_some());
+        assert!(render(&[of(&facts, "dns").unwrap()], Paint::PLAIN).contains("anonymous token"));
+        facts.engine.as_mut().unwrap().swarm.as_mut().unwrap().manager = false;
+        assert!(of(&facts, "agents").is_none());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::SwarmFacts;
 use crate::app::policies;
-use crate::config::{Config, Role};
+use crate::config::{Config, Coordination, Role};
 use crate::io::consul::Consul;
 use crate::io::consul::health::AgentSelf;
 use crate::io::consul::kv::Freshness;
@@ -17,6 +17,8 @@ use crate::io::dns;
 use crate::io::docker::{Docker, Info};
 use crate::io::swarm;
 use crate::leader::keys::Keys;
+use crate::leader::swarm::mandate;
+use crate::leader::swarm::slip::{Kind, Standing};
 use crate::registration::own::SERVICE;
 
 /// Consul's DNS port.
@@ -36,6 +38,8 @@ pub struct Facts {
     pub swarm: Option<Result<SwarmFacts, String>>,
     /// Consul.
     pub consul: Result<ConsulFacts, String>,
+    /// Where the leader's lock is, as the swarm says; none if it says nothing, and on workers.
+    pub coordination: Option<Kind>,
     /// The agents' addresses in Consul's DNS.
     pub dns: Result<Vec<IpAddr>, dns::Error>,
 }
@@ -67,23 +71,32 @@ fn is_manager(engine: &Result<Info, String>) -> Option<bool> {
     Some(engine.as_ref().ok()?.swarm.as_ref()?.manager)
 }
 
-/// Asks all at once; nothing is written anywhere.
+/// Asks everybody; nothing is written anywhere.
 pub async fn observe(config: &Config) -> Facts {
     let ((engine, containers), dns) = tokio::join!(engine(config), dns(config));
-    let consul = consul(config, is_manager(&engine)).await;
-    let swarm = if is_manager(&engine) == Some(true) {
-        Some(swarm(config).await.map_err(|error| error.to_string()))
+    let (swarm, coordination) = if is_manager(&engine) == Some(true) {
+        match swarm(config).await {
+            Ok((swarm, coordination)) => (Some(Ok(swarm)), coordination),
+            Err(error) => (Some(Err(error.to_string())), None),
+        }
     } else {
-        None
+        (None, None)
     };
-    Facts { engine, containers, swarm, consul, dns }
+    // Which rights a token needs hangs on what the others say.
+    let lock = coordination.or((config.coordination == Coordination::Swarm).then_some(Kind::Swarm));
+    let consul = consul(config, is_manager(&engine), lock).await;
+    Facts { engine, containers, swarm, consul, coordination, dns }
 }
 
-async fn swarm(config: &Config) -> Result<SwarmFacts, swarm::Error> {
+async fn swarm(config: &Config) -> Result<(SwarmFacts, Option<Kind>), swarm::Error> {
     let options = swarm::Options { host: config.docker_host.clone(), gate: None };
     let swarm = swarm::Swarm::connect(&options).await?;
     let (info, nodes, services) = tokio::try_join!(swarm.swarm(), swarm.nodes(), swarm.services())?;
-    Ok(SwarmFacts { id: info.id, nodes, services })
+    let coordination = match mandate::standing(&swarm).await {
+        Ok(Some(Standing::InForce(kind) | Standing::Changing(kind))) => Some(kind),
+        _ => None,
+    };
+    Ok((SwarmFacts { id: info.id, nodes, services }, coordination))
 }
 
 async fn engine(config: &Config) -> (Result<Info, String>, Vec<(String, String)>) {
@@ -102,7 +115,7 @@ async fn engine(config: &Config) -> (Result<Info, String>, Vec<(String, String)>
     (info, containers)
 }
 
-async fn consul(config: &Config, is_manager: Option<bool>) -> Result<ConsulFacts, String> {
+async fn consul(config: &Config, is_manager: Option<bool>, lock: Option<Kind>) -> Result<ConsulFacts, String> {
     let consul = Consul::new(config.consul.clone()).map_err(|error| error.to_string())?;
     let agent = consul.agent_self().await.map_err(|error| error.to_string())?;
     let claim = Keys::new(&config.cluster).claim();
@@ -111,7 +124,7 @@ async fn consul(config: &Config, is_manager: Option<bool>) -> Result<ConsulFacts
         Role::Manager => true,
         Role::Worker => false,
     };
-    let policy = policies::own(config, &agent.node, may_lead);
+    let policy = policies::own(config, &agent.node, may_lead, lock);
     let rights = policy.rights();
     let (raft_leader, rights_missing, claim, passing, all) = tokio::join!(
         consul.raft_leader(),

@@ -111,7 +111,7 @@ fn told(plan: &Plan) -> Vec<String> {
             Action::Create => format!("{object} would be made"),
             Action::Remove => format!("{object} would be removed"),
             Action::Update if change.differences.is_empty() => format!("{object}: its labels"),
-            Action::Update => {
+            Action::Update | Action::Recreate => {
                 let whats: BTreeSet<&str> =
                     change.differences.iter().map(|difference| difference.what.as_str()).collect();
                 format!("{object}: {}", whats.into_iter().collect::<Vec<_>>().join(", "))

@@ -42,7 +42,7 @@ const SERVICE: &[&str] = &[
     "sysctls: {net.core.somaxconn: 1024}",
     "ulimits: {nofile: {soft: 1024, hard: 2048}, nproc: 64}",
     "logging: {driver: json-file, options: {max-size: 10m}}",
-    "ports: ['8080:80', '9000:9000/udp', {target: 443, mode: host, published: 8443}, '53']",
+    "ports: ['80', '9000/udp', {target: 443, mode: host, published: 8443}, '53']",
     "tmpfs: ['/run:size=64m,mode=1777']",
     "secrets: [token, {source: named, target: /etc/token, uid: '33', gid: '33', mode: 0400}]",
     "configs: [site, {source: named, target: /etc/site.conf, mode: 0440}, theirs]",

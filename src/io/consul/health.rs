@@ -18,13 +18,39 @@ pub struct AgentSelf {
     pub version: String,
 }
 
+/// A check of a service's instance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceCheck {
+    /// The instance's ID.
+    #[serde(rename = "ServiceID")]
+    pub service_id: String,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// What was said last.
+    #[serde(default)]
+    pub output: String,
+}
+
 impl Consul {
+    /// The checks of all instances of `service`, those of their nodes aside.
+    pub async fn health_checks(&self, service: &str) -> Result<Vec<ServiceCheck>, Error> {
+        self.get_json(&["health", "checks", service], &[]).await
+    }
+
     /// The Consul nodes with an instance of `service`; if `usable`, those only with one that DNS answers with, a warning being no hindrance.
     pub async fn health_nodes(&self, service: &str, usable: bool) -> Result<BTreeSet<String>, Error> {
         let entries: Vec<Entry> = self.get_json(&["health", "service", service], &[]).await?;
         let is_usable = |entry: &Entry| entry.checks.iter().all(|check| check.status != CheckStatus::Critical);
         let wanted = entries.into_iter().filter(|entry| !usable || is_usable(entry));
         Ok(wanted.map(|entry| entry.node.node).collect())
+    }
+
+    /// The critical checks of service instances, as the IDs of those and the checks' names.
+    pub async fn critical_instances(&self) -> Result<Vec<(String, String)>, Error> {
+        let checks: Vec<StateEntry> = self.get_json(&["health", "state", "critical"], &[]).await?;
+        let of_services = checks.into_iter().filter(|check| !check.service_id.is_empty());
+        Ok(of_services.map(|check| (check.service_id, check.name)).collect())
     }
 
     /// The local agent's node name, datacenter and version.
@@ -59,6 +85,15 @@ struct EntryCheck {
 #[serde(rename_all = "PascalCase")]
 struct EntryNode {
     node: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StateEntry {
+    #[serde(rename = "ServiceID", default)]
+    service_id: String,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Deserialize)]

@@ -150,10 +150,10 @@ impl Op {
     }
 }
 
-/// Splits `ops` into transactions that Consul takes, each beginning with `guard`.
+/// Splits `ops` into transactions that Consul takes, each beginning with `guards`.
 ///
 /// An operation that is too large on its own is in a transaction of its own, for Consul to refuse: whoever writes it names it.
-pub fn split(guard: &Op, ops: Vec<Op>) -> Vec<Vec<Op>> {
+pub fn split(guards: &[Op], ops: Vec<Op>) -> Vec<Vec<Op>> {
     let mut all: Vec<Vec<Op>> = Vec::new();
     let mut bytes = 0;
     for op in ops {
@@ -164,8 +164,8 @@ pub fn split(guard: &Op, ops: Vec<Op>) -> Vec<Vec<Op>> {
                 last.push(op);
             }
             _ => {
-                bytes = guard.bytes() + size;
-                all.push(vec![guard.clone(), op]);
+                bytes = guards.iter().map(Op::bytes).sum::<usize>() + size;
+                all.push(guards.iter().cloned().chain([op]).collect());
             }
         }
     }
@@ -224,7 +224,7 @@ mod tests {
 
     #[track_caller]
     fn check(ops: Vec<Op>, expect: &[usize]) {
-        let parts = split(&guard(), ops);
+        let parts = split(&[guard()], ops);
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), expect);
         for part in &parts {
             assert_eq!(part.first(), Some(&guard()), "each transaction is fenced on its own");

@@ -60,9 +60,11 @@ pub struct Distribution {
 
 impl Distribution {
     /// The platforms as a service's placement holds them.
+    ///
+    /// A manifest says `arm` where a node says `armv7l`, and swarm compares the texts: without the word, any architecture will do.
     pub fn placement(&self) -> Vec<Platform> {
         let platform = |(architecture, os): &(String, String)| Platform {
-            architecture: architecture.clone(),
+            architecture: if architecture == "arm" { String::new() } else { architecture.clone() },
             os: os.clone(),
             ..Platform::default()
         };

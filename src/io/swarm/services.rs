@@ -61,6 +61,11 @@ impl Swarm {
         self.read("/tasks", &[]).await
     }
 
+    /// What stands for plain containers that joined networks of the swarm; no list of tasks has them otherwise.
+    pub async fn attachments(&self) -> Result<Vec<Task>, Error> {
+        self.read("/tasks", &[("filters", r#"{"runtime":["attachment"]}"#)]).await
+    }
+
     /// The tasks of some services, by ID.
     pub async fn tasks_of(&self, services: &[&str]) -> Result<Vec<Task>, Error> {
         let filters = json!({ "service": services }).to_string();

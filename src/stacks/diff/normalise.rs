@@ -28,6 +28,11 @@ pub fn service(spec: &ServiceSpec) -> Value {
         mode = json!({"Replicated": {}});
     }
     fill_in(&mut mode, "Replicated", &[("Replicas", json!(1))]);
+    fill_in(&mut mode, "ReplicatedJob", &[("MaxConcurrent", json!(1))]);
+    // Swarm runs as many as may run at once, unless told otherwise.
+    if let Some(at_once) = mode.pointer("/ReplicatedJob/MaxConcurrent").cloned() {
+        fill_in(&mut mode, "ReplicatedJob", &[("TotalCompletions", at_once)]);
+    }
     for field in ["UpdateConfig", "RollbackConfig"] {
         fill_in(&mut value, field, &[("FailureAction", json!("pause")), ("Order", json!("stop-first"))]);
     }

@@ -79,6 +79,17 @@ fn what_swarm_adds_and_drops_is_no_difference() {
 }
 
 #[test]
+fn what_swarm_adds_to_a_job_is_no_difference() {
+    let spec =
+        |mode: Value| serde_json::from_value::<ServiceSpec>(json!({"Name": "shop_migrate", "Mode": mode})).unwrap();
+    let check = |sent: Value, stored: Value| {
+        assert!(same(&spec(json!({"ReplicatedJob": sent})), &spec(json!({"ReplicatedJob": stored}))));
+    };
+    check(json!({}), json!({"MaxConcurrent": 1, "TotalCompletions": 1}));
+    check(json!({"MaxConcurrent": 3}), json!({"MaxConcurrent": 3, "TotalCompletions": 3}));
+}
+
+#[test]
 fn an_image_is_told_once_with_its_place_in_the_file() {
     check(
         |spec| {

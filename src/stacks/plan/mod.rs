@@ -5,7 +5,8 @@
 //! 1. everything is validated before the first write;
 //! 2. the rollout is recorded in the state, so that a successor goes on with it;
 //! 3. networks, secrets and configs are made; services are written, each once those it depends on run;
-//! 4. when every service runs what it should, what git no longer has is removed: services first, then, when their tasks are gone, the
+//! 4. when every service runs what it should, changed networks are made anew, if that is asked for (`remake.rs`);
+//! 5. last, what git no longer has is removed: services first, then, when their tasks are gone, the
 //!    networks, secrets and configs that nothing uses. Volumes never.
 //!
 //! **Whose change is it?** The state holds, per service, a fingerprint of what git said when it was last applied, its *baseline*. If git now says
@@ -13,8 +14,13 @@
 //! `drift: correct`. Adoption takes what git says as the baseline: what differs then is shown as drift, never corrected (not even with `drift:
 //! correct`), and applied with that service's next change in git.
 
+mod checks;
+mod image;
+mod kept;
+mod leftovers;
 mod objects;
 mod progress;
+mod remake;
 mod removal;
 mod restart;
 mod services;
@@ -31,7 +37,10 @@ use super::state::{Content, Image, Intent, Kind, StackState};
 use crate::model::{Adopt, DesiredStack, StackName, StackSettings};
 use crate::status::StackState as Verdict;
 
+pub use checks::critical_tasks;
 pub use types::*;
+
+use remake::ChangedNetwork;
 
 /// Version of a plan's JSON form.
 pub(super) const SCHEMA: u32 = 1;
@@ -74,6 +83,16 @@ struct Planner<'a> {
     resolved: BTreeMap<String, Image>,
     /// The digests of all images, by their text in git.
     digests: BTreeMap<String, String>,
+    /// Networks that are not as git says.
+    changed_networks: Vec<ChangedNetwork>,
+    /// Those of them that are to be made anew.
+    remakes: Vec<ChangedNetwork>,
+    /// Full names of the services that are on these.
+    taken_off: BTreeSet<String>,
+    /// External networks that are still to be made, and by whom.
+    awaited: Vec<(String, StackName)>,
+    /// Full names of jobs that failed and are not run again.
+    failed_jobs: BTreeSet<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -108,6 +127,11 @@ impl<'a> Planner<'a> {
             contents: BTreeMap::new(),
             resolved: BTreeMap::new(),
             digests: BTreeMap::new(),
+            changed_networks: Vec::new(),
+            remakes: Vec::new(),
+            taken_off: BTreeSet::new(),
+            awaited: Vec::new(),
+            failed_jobs: BTreeSet::new(),
         }
     }
 
@@ -148,6 +172,7 @@ impl<'a> Planner<'a> {
         }
         let names = self.objects(desired);
         self.services(desired, &names);
+        self.list_remakes(desired);
         if !self.errors.is_empty() {
             self.plan.steps.clear();
             for text in std::mem::take(&mut self.errors) {
@@ -157,12 +182,16 @@ impl<'a> Planner<'a> {
             self.plan.verdict = Verdict::Error;
             return;
         }
+        if self.waits_for_networks() {
+            return;
+        }
         if !self.manages() {
             self.prune_as_the_cli_does(desired);
             self.plan.settled = self.plan.changes.is_empty();
             self.plan.verdict = if self.plan.settled { Verdict::Ok } else { Verdict::Rolling };
             return;
         }
+        self.note_leftovers();
         if !self.foreign.is_empty() {
             return self.adopt(desired);
         }
@@ -177,7 +206,8 @@ impl<'a> Planner<'a> {
         }
         self.list_removals(desired);
         let removes = |change: &Change| change.action == Action::Remove;
-        let is_writing = !self.plan.steps.is_empty() || self.plan.changes.iter().any(removes);
+        let is_writing =
+            !self.plan.steps.is_empty() || !self.remakes.is_empty() || self.plan.changes.iter().any(removes);
         let unproven = self.unproven(desired, &fingerprint);
         let is_begun = self.state.rollout.as_ref().is_some_and(|intent| intent.fingerprint == fingerprint);
         if is_writing && !is_begun {
@@ -196,7 +226,9 @@ impl<'a> Planner<'a> {
         let since = self.input.now;
         self.state.images.append(&mut self.resolved);
         self.state.contents.append(&mut self.contents);
-        let carried = self.state.rollout.take().map(|intent| intent.services).unwrap_or_default();
+        // What an earlier rollout left undone is of this one now.
+        let (carried, made, remaking) =
+            self.state.rollout.take().map(|intent| (intent.services, intent.made, intent.remaking)).unwrap_or_default();
         let known = |name: &String| self.fingerprints.contains_key(name);
         let services = carried.into_iter().filter(known).chain(self.pending.clone()).chain(unproven);
         self.state.rollout = Some(Intent {
@@ -206,6 +238,8 @@ impl<'a> Planner<'a> {
             deadline: deadline(since, &desired.settings),
             services: services.collect(),
             creating: BTreeSet::new(),
+            made,
+            remaking,
         });
         self.state.told = None;
         let text = match self.rollback() {
@@ -244,6 +278,17 @@ impl<'a> Planner<'a> {
         self.tell(Event::Adopted, None, what);
     }
 
+    /// External networks that another stack of the Config Repo is about to make.
+    fn waits_for_networks(&mut self) -> bool {
+        if self.awaited.is_empty() {
+            return false;
+        }
+        let words = |(network, stack): &(String, StackName)| format!("network {network}, which stack {stack} makes");
+        let text = self.awaited.iter().map(words).collect::<Vec<_>>().join(", ");
+        self.stop(Verdict::Waiting, NoteKind::Waiting, format!("waits for {text}"));
+        true
+    }
+
     /// `after:`.
     fn waits_for_stacks(&mut self) -> bool {
         // A person who rolls back does not want to wait.
@@ -269,12 +314,13 @@ impl<'a> Planner<'a> {
             return false;
         }
         let services = self.state.owned.services.len();
-        let of = |action: Action| {
-            let is = move |change: &&Change| change.kind == Kind::Service && change.action == action;
-            self.plan.changes.iter().filter(is)
-        };
-        let removes = of(Action::Remove).count();
-        let restarts = of(Action::Update).filter(|change| change.restarts.is_some()).count();
+        let of_services = || self.plan.changes.iter().filter(|change| change.kind == Kind::Service);
+        let removes = of_services().filter(|change| change.action == Action::Remove).count();
+        // What drifted restarts nothing: only what this revision writes counts. A service that is changed and goes with its network
+        // is one all the same.
+        let is_written = |name: &&String| self.pending.contains(*name) || self.taken_off.contains(*name);
+        let restarted = of_services().filter(|change| change.restarts.is_some()).map(|change| &change.name);
+        let restarts = restarted.filter(is_written).collect::<BTreeSet<_>>().len();
         let too_many_removed = removes > policy.brake_removes_max;
         let too_many_restarted =
             services > policy.brake_services_min && restarts * 100 > policy.brake_restarts_percent_max * services;

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change, Mode, NoteKind, Planner, Step, creating};
+use super::{Action, Change, Mode, Planner, Step, creating};
 use crate::model::{DesiredStack, Location, Wanted};
-use crate::spec::{ConfigSpec, Labels, Network, NetworkSpec, SecretSpec};
+use crate::spec::{ConfigSpec, Labels, Network, NetworkSpec, Node, SecretSpec};
 use crate::stacks::key::{hashed_name, is_hashed_name};
 use crate::stacks::observe::in_namespace;
-use crate::stacks::state::{Content, Kind};
+use crate::stacks::state::{Content, Generation, Kind};
 
-/// Largest content that swarm takes for a secret or config.
-const CONTENT_BYTES_MAX: usize = 500 * 1024;
+/// Content of a secret or config must be smaller than this. Swarm refuses exactly so many bytes as well, and none at all.
+const CONTENT_BYTES_LIMIT: usize = 500 * 1024;
+
+/// The same for configs where every manager's engine is of [`LARGE_CONFIGS_SINCE`] or later.
+const LARGE_CONFIG_BYTES_LIMIT: usize = 1000 * 1024;
+
+/// The engine whose managers take larger configs (API 1.48).
+const LARGE_CONFIGS_SINCE: u32 = 28;
 
 /// Networks that are there without being made.
 const PREDEFINED: [&str; 3] = ["host", "bridge", "none"];
@@ -43,6 +49,7 @@ struct ContentObject<'a> {
     /// False where the content comes from a driver.
     has_content: bool,
     size: usize,
+    location: Option<Location>,
 }
 
 /// A live secret or config.
@@ -80,7 +87,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The ID of a live object.
-    fn live_id(&self, kind: Kind, name: &str) -> Option<String> {
+    pub(super) fn live_id(&self, kind: Kind, name: &str) -> Option<String> {
         let swarm = self.input.observed.swarm;
         match kind {
             Kind::Service => swarm.services.get(name).map(|service| service.id.clone()),
@@ -96,6 +103,11 @@ impl<'a> Planner<'a> {
             Some(id) => drop(self.plan.ids.insert((kind, name.to_owned()), id)),
             // Every node has these, and no list of the swarm's does.
             None if kind == Kind::Network && PREDEFINED.contains(&name) => {}
+            None if kind == Kind::Network
+                && let Some(maker) = self.input.makers.get(name) =>
+            {
+                self.awaited.push((name.to_owned(), maker.clone()));
+            }
             None => {
                 let word = kind.word();
                 let scope = if kind == Kind::Network { " of scope swarm" } else { "" };
@@ -121,12 +133,8 @@ impl<'a> Planner<'a> {
         if differences.is_empty() {
             self.plan.unchanged += 1;
         } else {
-            let text = format!(
-                "network {}: {} changed; swarm cannot change a network: remove the services on it and the network, and it is made anew",
-                spec.name,
-                differences.join(", ")
-            );
-            self.note(NoteKind::Remark, text);
+            let id = live.id.clone();
+            self.network_changed(spec, &id, differences, location);
         }
     }
 
@@ -141,6 +149,7 @@ impl<'a> Planner<'a> {
             hash: self.input.key.content(spec.data.reveal(), &about),
             has_content: spec.driver.is_none(),
             size: spec.data.reveal().len(),
+            location: place(desired, "secrets", key),
         };
         let live = |name: &str| {
             let live = self.input.observed.swarm.secrets.get(name)?;
@@ -157,7 +166,7 @@ impl<'a> Planner<'a> {
             spec: SecretSpec { data: crate::model::Sensitive::default(), ..spec.clone() },
         });
         let create = Step::SecretCreate(spec);
-        self.write_content(&object, &name, live.as_ref(), create, relabel, place(desired, "secrets", key));
+        self.write_content(&object, &name, live.as_ref(), create, relabel);
     }
 
     fn config(&mut self, desired: &DesiredStack, key: &str, spec: &ConfigSpec, keeps_name: bool, names: &mut Names) {
@@ -171,6 +180,7 @@ impl<'a> Planner<'a> {
             hash: self.input.key.content(spec.data.reveal(), &about),
             has_content: true,
             size: spec.data.reveal().len(),
+            location: place(desired, "configs", key),
         };
         let key_of = self.input.key;
         let live = |name: &str| {
@@ -195,7 +205,7 @@ impl<'a> Planner<'a> {
             }
         });
         let create = Step::ConfigCreate(spec);
-        self.write_content(&object, &name, live.as_ref(), create, relabel, place(desired, "configs", key));
+        self.write_content(&object, &name, live.as_ref(), create, relabel);
     }
 
     /// The name that a secret or config goes by: the CLI's until its content first changes, then with the content's hash.
@@ -205,38 +215,67 @@ impl<'a> Planner<'a> {
         live: &dyn Fn(&str) -> Option<LiveObject>,
         names: &mut Names,
     ) -> Option<String> {
-        if object.size > CONTENT_BYTES_MAX {
-            let text = format!(
-                "{} {}: {} bytes, swarm takes {CONTENT_BYTES_MAX}",
-                object.kind.word(),
-                object.name,
-                object.size
-            );
+        if let Some(text) = self.wrong_size(object) {
             self.errors.push(text);
             return None;
         }
         let hashes = self.manages() && !object.keeps_name && object.has_content;
-        let name = match self.state.contents.get(&object.id()).filter(|_| self.manages()) {
-            Some(content) if content.hash == object.hash => content.name.clone(),
-            Some(_) if hashes => hashed_name(object.name, &object.hash),
+        let recorded = self.state.contents.get(&object.id()).filter(|_| self.manages()).cloned();
+        let (name, previous) = match recorded {
+            Some(content) if content.hash == object.hash => (content.name, content.previous),
+            Some(content) if hashes => {
+                let back = content.previous.as_ref().filter(|previous| previous.hash == object.hash);
+                let name = back.map_or_else(|| hashed_name(object.name, &object.hash), |back| back.name.clone());
+                (name, Some(content.as_generation()))
+            }
             Some(_) => return self.refuse_content(object),
             // Deploying as the CLI does, and adopting, nothing is recorded yet.
             None => match (live(object.name), self.unrecorded(object, live)) {
-                (_, Some(name)) => name,
-                (None, None) => object.name.to_owned(),
+                (_, Some(name)) => (name, None),
+                (None, None) => (object.name.to_owned(), None),
                 (Some(plain), None) if hashes => {
-                    // The plain name has other content: it is ours all the same, to be removed when nothing uses it.
+                    // The plain name has other content: it is ours all the same, and the generation before.
                     let namespaced = in_namespace(plain.labels.as_ref(), self.input.stack.as_str());
                     self.found(object.kind, object.name, &plain.id, namespaced);
-                    hashed_name(object.name, &object.hash)
+                    let before = Generation { hash: String::new(), name: object.name.to_owned() };
+                    (hashed_name(object.name, &object.hash), Some(before))
                 }
                 (Some(_), None) => return self.refuse_content(object),
             },
         };
         names.live.insert((object.kind, object.name.to_owned()), name.clone());
         names.contents.insert((object.kind, object.name.to_owned()), object.hash.clone());
-        self.contents.insert(object.id(), Content { hash: object.hash.clone(), name: name.clone() });
+        self.contents.insert(object.id(), Content { hash: object.hash.clone(), name: name.clone(), previous });
         Some(name)
+    }
+
+    /// Why swarm would not take the content, with its place; none if it would.
+    fn wrong_size(&self, object: &ContentObject<'_>) -> Option<String> {
+        let limit = match object.kind {
+            Kind::Config if self.takes_large_configs() => LARGE_CONFIG_BYTES_LIMIT,
+            _ => CONTENT_BYTES_LIMIT,
+        };
+        let what = match object.size {
+            // Deploying as the CLI does, what a live object holds may be meant, and the engine says so itself.
+            0 if object.has_content && self.manages() => "is empty, and swarm takes nothing empty".to_owned(),
+            size if size >= limit => format!("has {size} bytes, and swarm takes at most {}", limit - 1),
+            _ => return None,
+        };
+        let place = object.location.as_ref().map(|location| format!("{location}: ")).unwrap_or_default();
+        Some(format!("{place}{} {} {what}", object.kind.word(), object.name))
+    }
+
+    /// True if whichever manager comes to lead swarm takes larger configs.
+    fn takes_large_configs(&self) -> bool {
+        let nodes = self.input.observed.swarm.nodes.values();
+        let mut managers = nodes.filter(|node| node.manager_status.is_some()).peekable();
+        let is_new = |node: &Node| {
+            let engine = node.description.extra.get("Engine").and_then(|engine| engine.get("EngineVersion"));
+            let version = engine.and_then(serde_json::Value::as_str).unwrap_or_default();
+            let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+            major.is_some_and(|major| major >= LARGE_CONFIGS_SINCE)
+        };
+        managers.peek().is_some() && managers.all(is_new)
     }
 
     /// A live object with the wanted content, by the plain name or a hashed one of former times. Configs show their content; of secrets
@@ -269,8 +308,8 @@ impl<'a> Planner<'a> {
         live: Option<&LiveObject>,
         create: Step,
         relabel: Option<Step>,
-        location: Option<Location>,
     ) {
+        let location = object.location.clone();
         let Some(live) = live else { return self.create(object.kind, name, create, location) };
         self.plan.ids.insert((object.kind, name.to_owned()), live.id.clone());
         let namespaced = in_namespace(live.labels.as_ref(), self.input.stack.as_str());
@@ -339,8 +378,17 @@ impl<'a> Planner<'a> {
             _ => None,
         };
         let names: Vec<String> = self.plan.steps.iter().filter_map(made).collect();
+        let new_service = |step: &Step| match step {
+            // One that was removed by hand, or taken off a network, was there before.
+            Step::ServiceCreate(write) if !self.state.baselines.contains_key(&write.spec.name) => {
+                Some(write.spec.name.clone()).filter(|name| self.kept(name).is_none())
+            }
+            _ => None,
+        };
+        let new_services: Vec<String> = self.plan.steps.iter().filter_map(new_service).collect();
         if let Some(intent) = &mut self.state.rollout {
             intent.creating.extend(names);
+            intent.made.extend(new_services);
         }
     }
 
@@ -353,8 +401,13 @@ impl<'a> Planner<'a> {
 impl ContentObject<'_> {
     /// As the state names it.
     fn id(&self) -> String {
-        format!("{}/{}", self.kind.word(), self.key)
+        content_id(self.kind, self.key)
     }
+}
+
+/// As [`crate::stacks::StackState::contents`] names a secret or config.
+pub(super) fn content_id(kind: Kind, key: &str) -> String {
+    format!("{}/{key}", kind.word())
 }
 
 fn changed_content(object: &ContentObject<'_>, mode: Mode) -> String {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::services::is_job;
 use super::{Event, Note, NoteKind, Planner, Step};
 use crate::model::{DesiredStack, OnFailure};
-use crate::spec::{Extra, LABEL_IMAGE};
+use crate::spec::{Extra, LABEL_IMAGE, Service};
 use crate::stacks::history::{self, Entry};
 use crate::stacks::images::familiar_live_text;
 use crate::stacks::rollback::{self, Rollback};
 use crate::stacks::rollout::{CLOCK_SKEW, Count, Progress, Trouble, timestamp};
-use crate::stacks::state::{Failure, Intent, Mark, ServiceFailure};
+use crate::stacks::state::{Failure, Intent, Kind, Mark, ServiceFailure};
 use crate::status::{Outcome, StackState as Verdict};
 
 impl Planner<'_> {
@@ -24,8 +25,12 @@ impl Planner<'_> {
             // Git has moved on to something that needs no write, such as a revert: what is on its way is judged as that.
             fingerprint.clone_into(&mut intent.fingerprint);
             intent.revision.clone_from(&desired.revision);
-            intent.services.extend(self.pending.iter().cloned());
+            intent.services.extend(self.pending.iter().chain(&self.taken_off).cloned());
         }
+        if self.go_on_remaking() {
+            return self.note_rollback();
+        }
+        self.restart_clock(desired);
         let (mut troubles, mut going) = (BTreeMap::new(), Vec::new());
         for name in &intent.services {
             match self.outcome_of(name) {
@@ -45,8 +50,22 @@ impl Planner<'_> {
         if !going.is_empty() {
             self.note(NoteKind::Waiting, format!("tasks: {}", going.join(", ")));
         }
-        if going.is_empty() && self.pending.is_empty() && self.prune(desired) {
+        if going.is_empty() && self.pending.is_empty() && !self.begin_to_remake() && self.prune(desired) {
             self.converged(desired, fingerprint);
+        }
+    }
+
+    /// Services that were taken off a network have their whole time from when they come back.
+    fn restart_clock(&mut self, desired: &DesiredStack) {
+        let is_remade = |step: &Step| match (step, self.state.rollout.as_ref().and_then(|i| i.remaking.as_ref())) {
+            (Step::NetworkCreate(spec), Some(remaking)) => remaking.networks.contains_key(&spec.name),
+            _ => false,
+        };
+        if self.plan.steps.iter().any(is_remade)
+            && let Some(intent) = &mut self.state.rollout
+        {
+            intent.since = self.input.now;
+            intent.deadline = super::deadline(self.input.now, &desired.settings);
         }
     }
 
@@ -97,6 +116,7 @@ impl Planner<'_> {
             digests: self.digests.clone(),
             specs: history::specs(desired, self.input.key),
             rollback: self.input.held,
+            log: Vec::new(),
             extra: Extra::default(),
         };
         history::append(&mut self.state.history, entry);
@@ -157,6 +177,8 @@ impl Planner<'_> {
         self.state.contents.retain(|id, _| self.input.held || is_wanted(id));
         self.state.baselines.retain(|name, _| self.fingerprints.contains_key(name));
         self.state.holds.retain(|name, _| self.fingerprints.contains_key(name));
+        let is_network = |name: &String| self.plan.ids.contains_key(&(Kind::Network, name.clone()));
+        self.state.remade.retain(|name, _| is_network(name));
     }
 
     /// Remembers the failure and brings back what `on_failure` says.
@@ -173,10 +195,14 @@ impl Planner<'_> {
         let mut services = BTreeMap::new();
         for (name, (trouble, already_back)) in troubles {
             let brings_back = on_failure != OnFailure::Stop && self.was_updated_since(name, intent);
-            let brought_back = *already_back || (brings_back && self.roll_back(name));
+            let goes = on_failure == OnFailure::RollbackStack && self.was_made_by(intent, name);
+            let brought_back = *already_back || goes || (brings_back && self.roll_back(name));
             self.state.baselines.remove(name);
             let of_service = self.fingerprints.get(name).cloned().unwrap_or_default();
-            services.insert(name.clone(), ServiceFailure { fingerprint: of_service, reason: trouble.reason.clone() });
+            services.insert(
+                name.clone(),
+                ServiceFailure { fingerprint: of_service, reason: trouble.reason.clone(), log: Vec::new() },
+            );
             let (event, what) =
                 if brought_back { (Event::RolledBack, "rolled back") } else { (Event::Failed, "failed") };
             self.tell(event, Some(name), format!("{what}: {}", trouble.reason));
@@ -185,11 +211,7 @@ impl Planner<'_> {
             }
         }
         if on_failure == OnFailure::RollbackStack {
-            for name in intent.services.iter().filter(|name| !troubles.contains_key(*name)) {
-                if self.was_updated_since(name, intent) && self.roll_back(name) {
-                    self.state.baselines.remove(name);
-                }
-            }
+            self.roll_back_the_others(intent, troubles);
         }
         let revision = desired.revision.clone();
         let failure = Failure { revision, fingerprint: fingerprint.to_owned(), services, at: self.input.now };
@@ -204,10 +226,34 @@ impl Planner<'_> {
         self.plan.verdict = Verdict::Held;
     }
 
-    /// Plans swarm's own rollback; false for a service that has no previous spec.
+    /// Brings back what this rollout changed besides what failed, and removes what it made, dependents first.
+    fn roll_back_the_others(&mut self, intent: &Intent, troubles: &BTreeMap<String, (Trouble, bool)>) {
+        for name in intent.services.iter().filter(|name| !troubles.contains_key(*name)) {
+            if self.was_updated_since(name, intent) && self.roll_back(name) {
+                self.state.baselines.remove(name);
+            }
+        }
+        for name in self.services_in_removal_order() {
+            if intent.services.contains(&name) && self.was_made_by(intent, &name) {
+                let id = self.state.owned.services.get(&name).cloned().unwrap_or_default();
+                self.plan.steps.push(Step::Remove { kind: Kind::Service, id, name });
+            }
+        }
+    }
+
+    /// True if this rollout made the service, and the stack was healthy without it. Only its record tells: clocks differ, and a
+    /// service that was there before must not go.
+    fn was_made_by(&self, intent: &Intent, name: &str) -> bool {
+        let live = self.input.observed.swarm.services.get(name);
+        let is_ours = live.is_some_and(|live| self.state.owned.has(Kind::Service, name, &live.id));
+        is_ours && intent.made.contains(name) && self.state.healthy.is_some()
+    }
+
+    /// Plans swarm's own rollback; false for a service that has no previous spec, and for a job: swarm would run the former one again.
     fn roll_back(&mut self, name: &str) -> bool {
         let live = self.input.observed.swarm.services.get(name);
-        let Some(live) = live.filter(|live| live.previous_spec.is_some()) else { return false };
+        let can_go_back = |live: &&Service| live.previous_spec.is_some() && !is_job(&live.spec.mode);
+        let Some(live) = live.filter(can_go_back) else { return false };
         self.plan.steps.push(Step::ServiceRollback {
             id: live.id.clone(),
             version: live.version.index,
@@ -223,7 +269,9 @@ impl Planner<'_> {
         if is_known || self.state.rollout.is_some() {
             return Vec::new();
         }
-        let names = desired.objects.services.values().map(|service| &service.spec.name);
+        // A job that is not complete says nothing about this revision: it may have failed long ago.
+        let services = desired.objects.services.values().filter(|service| !is_job(&service.spec.mode));
+        let names = services.map(|service| &service.spec.name);
         let is_behind = |name: &&String| matches!(self.progress_of(name), Some(Progress::Going(_)));
         names.filter(is_behind).cloned().collect()
     }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::objects::content_id;
 use super::{Action, Change, Event, NoteKind, Orphans, Planner, Step};
 use crate::model::{DesiredStack, Wanted};
-use crate::spec::ServiceSpec;
+use crate::spec::{Task, TaskTemplate};
 use crate::stacks::order::layers;
 use crate::stacks::state::Kind;
 use crate::status::StackState as Verdict;
@@ -54,7 +55,7 @@ impl Planner<'_> {
         }
         let all = |kind: Kind| self.state.owned.of(kind).keys().cloned().collect::<Vec<_>>();
         let names: Vec<(Kind, Vec<String>)> = Kind::ALL.into_iter().map(|kind| (kind, all(kind))).collect();
-        if self.remove_objects(&names) == Removal::Done {
+        if self.remove_objects(&names, &Kind::ALL) == Removal::Done {
             self.plan.steps.push(Step::Forget);
             self.tell(Event::Removed, None, "removed; its volumes are kept");
         }
@@ -93,58 +94,61 @@ impl Planner<'_> {
         };
         let names: Vec<_> =
             [Kind::Network, Kind::Secret, Kind::Config].into_iter().map(|kind| (kind, unwanted(kind))).collect();
-        self.remove_objects(&names) == Removal::Done
+        // A secret that a task still reads is left for a later pass. A network is waited for: its subnet may be wanted again.
+        self.remove_objects(&names, &[Kind::Network]) == Removal::Done
     }
 
-    fn remove_objects(&mut self, names: &[(Kind, Vec<String>)]) -> Removal {
+    fn remove_objects(&mut self, names: &[(Kind, Vec<String>)], waited_for: &[Kind]) -> Removal {
         let (by_services, by_tasks) = self.in_use();
         let mut removal = Removal::Done;
         for (kind, names) in names.iter().filter(|(kind, _)| *kind != Kind::Service) {
             for name in names {
                 let Some(id) = self.state.owned.of(*kind).get(name).cloned() else { continue };
-                if by_services.contains(id.as_str()) {
+                if by_services.contains(&id) {
                     // A service still refers to it, or swarm's own rollback would.
                     continue;
                 }
-                if *kind == Kind::Network && by_tasks.contains(id.as_str()) {
-                    self.note(NoteKind::Waiting, format!("network {name}: tasks on it still end"));
+                if !by_tasks.contains(&id) {
+                    self.remove_if_owned(*kind, name);
+                } else if waited_for.contains(kind) {
+                    self.note(NoteKind::Waiting, format!("{} {name}: tasks that use it still end", kind.word()));
                     removal = Removal::Waits;
-                    continue;
                 }
-                self.remove_if_owned(*kind, name);
             }
         }
         removal
     }
 
-    /// IDs that services refer to, now or in the spec before, and IDs of networks that tasks are on.
+    /// IDs that services of the whole swarm refer to, now or in the spec before, and IDs that tasks use which may still run.
     fn in_use(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let swarm = self.input.observed.swarm;
-        let mut by_services = BTreeSet::new();
+        let (mut by_services, mut by_tasks) = (BTreeSet::new(), BTreeSet::new());
         for service in swarm.services.values() {
-            collect_ids(&service.spec, &mut by_services);
+            collect_ids(&service.spec.task_template, &mut by_services);
             if let Some(previous) = &service.previous_spec {
-                collect_ids(previous, &mut by_services);
+                collect_ids(&previous.task_template, &mut by_services);
             }
         }
-        let ended =
-            |state: &str| matches!(state, "complete" | "shutdown" | "failed" | "rejected" | "orphaned" | "remove");
-        let alive = swarm.tasks.values().flatten().filter(|task| !ended(&task.status.state));
-        let by_tasks = alive.flat_map(|task| task.spec.networks.iter().flatten()).map(|network| network.target.clone());
-        (by_services, by_tasks.collect())
+        for task in swarm.tasks.values().flatten().filter(|task| self.may_run(task)) {
+            collect_ids(&task.spec, &mut by_tasks);
+        }
+        (by_services, by_tasks)
+    }
+
+    /// True unless a task has ended, or is to end on a node that is down, which cannot tell.
+    pub(super) fn may_run(&self, task: &Task) -> bool {
+        let state = task.status.state.as_str();
+        let has_ended = matches!(state, "complete" | "shutdown" | "failed" | "rejected" | "orphaned" | "remove");
+        let node = self.input.observed.swarm.nodes.get(&task.node_id);
+        let is_to_end = matches!(task.desired_state.as_str(), "shutdown" | "remove");
+        let cannot_tell = is_to_end && node.is_some_and(|node| node.status.state == "down");
+        !has_ended && !cannot_tell
     }
 
     /// Removes an object that is ours by ID; one that is gone, or that another took the name of, is only forgotten.
     fn remove_if_owned(&mut self, kind: Kind, name: &str) {
         let Some(id) = self.state.owned.of(kind).get(name).cloned() else { return };
-        let swarm = self.input.observed.swarm;
-        let live = match kind {
-            Kind::Service => swarm.services.get(name).map(|service| &service.id),
-            Kind::Network => swarm.networks.get(name).map(|network| &network.id),
-            Kind::Secret => swarm.secrets.get(name).map(|secret| &secret.id),
-            Kind::Config => swarm.configs.get(name).map(|config| &config.id),
-        };
-        if live == Some(&id) {
+        if self.live_id(kind, name).as_ref() == Some(&id) {
             self.remove(kind, name, &id);
         } else {
             self.state.owned.of_mut(kind).remove(name);
@@ -164,7 +168,7 @@ impl Planner<'_> {
     }
 
     /// Those that depend on others go first.
-    fn services_in_removal_order(&self) -> Vec<String> {
+    pub(super) fn services_in_removal_order(&self) -> Vec<String> {
         let edges: BTreeMap<&str, BTreeSet<&str>> = self
             .state
             .owned
@@ -189,7 +193,21 @@ impl Planner<'_> {
         for (kind, name) in self.plan.ids.keys() {
             names.entry(*kind).or_default().insert(name.clone());
         }
+        for (kind, name) in self.previous_generations(desired) {
+            names.entry(kind).or_default().insert(name);
+        }
         names
+    }
+
+    /// The generations before the present ones, of secrets and configs that git still has.
+    fn previous_generations(&self, desired: &DesiredStack) -> Vec<(Kind, String)> {
+        let of = |kind: Kind, key: &String| {
+            let content = self.state.contents.get(&content_id(kind, key))?;
+            Some((kind, content.previous.as_ref()?.name.clone()))
+        };
+        let secrets = desired.objects.secrets.keys().filter_map(|key| of(Kind::Secret, key));
+        let configs = desired.objects.configs.keys().filter_map(|key| of(Kind::Config, key));
+        secrets.chain(configs).collect()
     }
 }
 
@@ -205,9 +223,10 @@ fn removal(kind: Kind, name: &str) -> Change {
     }
 }
 
-fn collect_ids(spec: &ServiceSpec, ids: &mut BTreeSet<String>) {
-    let container = &spec.task_template.container_spec;
-    ids.extend(spec.task_template.networks.iter().flatten().map(|network| network.target.clone()));
+/// IDs of networks, secrets and configs that tasks of this kind use.
+fn collect_ids(template: &TaskTemplate, ids: &mut BTreeSet<String>) {
+    let container = &template.container_spec;
+    ids.extend(template.networks.iter().flatten().map(|network| network.target.clone()));
     ids.extend(container.secrets.iter().flatten().map(|secret| secret.secret_id.clone()));
     ids.extend(container.configs.iter().flatten().map(|config| config.config_id.clone()));
     let credentials = container.privileges.as_ref().and_then(|privileges| privileges.credential_spec.as_ref());

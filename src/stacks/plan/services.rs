@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::image::{Running, put_platforms};
+use super::kept::keep;
 use super::objects::Names;
 use super::{Action, Change, Mode, NoteKind, Planner, Restart, ServiceWrite, Step};
-use crate::model::{DesiredService, DesiredStack, Drift, Location};
-use crate::spec::{Placement, Platform, Service, ServiceMode, ServiceSpec};
+use crate::model::{DesiredService, DesiredStack, Drift, Field, Ignored, LABEL_IGNORE, Location};
+use crate::spec::{Service, ServiceMode, ServiceSpec};
 use crate::stacks::diff::{self, Difference, Words};
 use crate::stacks::images::{digest, familiar_live_text, live_text};
 use crate::stacks::observe::in_namespace;
 use crate::stacks::order::layers;
-use crate::stacks::rollout::{Progress, judge};
-use crate::stacks::state::{Baseline, Hold, Image, Kind};
+use crate::stacks::rollout::{Progress, has_failed};
+use crate::stacks::state::{Baseline, Hold, Kind};
 
 /// A service as wanted, ready to compare.
 struct WantedService<'a> {
@@ -29,12 +31,12 @@ struct Write {
     change: Change,
 }
 
-/// The image a service gets.
-struct Choice {
-    image: String,
-    platforms: Option<Vec<Platform>>,
-    /// What was chosen by us, and so is part of the fingerprint; empty where the live image is kept.
-    chosen: String,
+/// Why a write is not done now.
+enum NotNow {
+    /// It is done in a later pass.
+    Later(String),
+    /// It is not done before git changes, or a person says something.
+    Never(String),
 }
 
 impl<'a> Planner<'a> {
@@ -46,7 +48,10 @@ impl<'a> Planner<'a> {
             let depends_on = service.depends_on.iter().filter_map(|key| scoped(key)).collect();
             match self.wanted(key, service, depends_on, names) {
                 Ok(service) => wanted.push(service),
-                Err(error) => self.errors.push(error),
+                Err(error) => {
+                    let place = desired.objects.sources.get(&format!("services.{key}.image"));
+                    self.errors.push(place.map_or_else(|| error.clone(), |place| format!("{place}: {error}")));
+                }
             }
         }
         for service in &wanted {
@@ -73,16 +78,40 @@ impl<'a> Planner<'a> {
     /// Lets those writes through whose dependencies run.
     fn emit(&mut self, mut writes: Vec<(usize, Write)>, depends_on: &BTreeMap<&str, BTreeSet<&str>>) {
         writes.sort_by(|(a, x), (b, y)| a.cmp(b).then_with(|| x.name.cmp(&y.name)));
+        // Whatever comes after a job that failed does not come, and neither does what comes after that.
+        let mut without: BTreeSet<String> = self.failed_jobs.clone();
         for (_, Write { name, step, mut change }) in writes {
-            let needs = depends_on.get(name.as_str()).into_iter().flatten();
-            let unready: Vec<&str> = needs.copied().filter(|need| self.manages() && !self.is_ready(need)).collect();
-            if unready.is_empty() {
-                self.plan.steps.push(step);
-            } else {
-                change.waits = Some(format!("after {}", unready.join(", ")));
+            let needs: Vec<&str> = depends_on.get(name.as_str()).into_iter().flatten().copied().collect();
+            match self.why_not_now(&name, &needs, &without) {
+                None => self.plan.steps.push(step),
+                Some(NotNow::Later(reason)) => change.waits = Some(reason),
+                Some(NotNow::Never(reason)) => {
+                    self.note(NoteKind::Held, format!("{name} {reason}"));
+                    self.pending.remove(&name);
+                    without.insert(name);
+                    change.waits = Some(reason);
+                }
             }
             self.plan.changes.push(change);
         }
+    }
+
+    /// Why a service is not written in this pass, or not at all.
+    fn why_not_now(&self, name: &str, needs: &[&str], without: &BTreeSet<String>) -> Option<NotNow> {
+        if !self.manages() {
+            return None;
+        }
+        if let Some(network) = self.network_in_the_way() {
+            return Some(NotNow::Later(format!("until network {network} is made anew")));
+        }
+        if self.kept(name).is_some() && !self.input.observed.swarm.services.contains_key(name) {
+            return None;
+        }
+        if let Some(failed) = needs.iter().find(|need| without.contains(**need)) {
+            return Some(NotNow::Never(format!("waits for {failed}, which failed")));
+        }
+        let unready: Vec<&str> = needs.iter().copied().filter(|need| !self.is_ready(need)).collect();
+        (!unready.is_empty()).then(|| NotNow::Later(format!("after {}", unready.join(", "))))
     }
 
     /// True unless this rollout still has something to do about a service, or waits for its tasks.
@@ -94,13 +123,6 @@ impl<'a> Planner<'a> {
         !in_rollout || matches!(self.progress_of(name), None | Some(Progress::Converged(_)))
     }
 
-    /// How a live service's rollout goes.
-    pub(super) fn progress_of(&self, name: &str) -> Option<Progress> {
-        let service = self.input.observed.swarm.services.get(name)?;
-        let tasks = self.input.observed.tasks(&service.id);
-        Some(judge(service, tasks, &self.input.observed.swarm.nodes, self.window(), self.input.now))
-    }
-
     fn wanted(
         &mut self,
         key: &'a str,
@@ -109,8 +131,19 @@ impl<'a> Planner<'a> {
         names: &Names,
     ) -> Result<WantedService<'a>, String> {
         let live = self.input.observed.swarm.services.get(&service.spec.name);
-        let choice = self.choose_image(&service.spec, live)?;
-        if let Some(digest) = digest(&choice.image) {
+        let ignored = if self.manages() { ignored(&service.spec)? } else { Ignored::default() };
+        let kept = self.kept(&service.spec.name).filter(|_| live.is_none()).cloned();
+        let text = |live: &ServiceSpec| {
+            if self.manages() { familiar_live_text(live) } else { live_text(live).to_owned() }
+        };
+        let running = live.map(|live| Running::of(&live.spec, text(&live.spec)));
+        let running = running.or_else(|| kept.as_ref().map(Running::before));
+        let left_to_others = running.as_ref().filter(|_| ignored.has(&Field::Image));
+        let choice = match left_to_others {
+            Some(running) => running.into(),
+            None => self.choose_image(&service.spec, running.as_ref())?,
+        };
+        if let Some(digest) = digest(&choice.image).filter(|_| left_to_others.is_none()) {
             let text = service.spec.task_template.container_spec.image.clone();
             self.digests.insert(text, digest.to_owned());
         }
@@ -123,57 +156,17 @@ impl<'a> Planner<'a> {
         if let Some(live) = live {
             spec.task_template.force_update = live.spec.task_template.force_update;
             keep_replicas(&mut spec.mode, &live.spec.mode, service.replicas_given);
+            keep(&mut spec, &live.spec, &ignored);
+        }
+        if let Some(kept) = kept {
+            spec.task_template.force_update = kept.force_update;
+            let replicated = spec.mode.replicated.as_mut();
+            let is_live_number = !service.replicas_given || ignored.has(&Field::Replicas);
+            if let Some(replicated) = replicated.filter(|_| is_live_number) {
+                replicated.replicas = kept.replicas;
+            }
         }
         Ok(WantedService { key, spec, fingerprint, depends_on, live })
-    }
-
-    /// The image: what a rollback brings along, what was chosen for this text, what lives for this text, what the registry says; in this order.
-    fn choose_image(&mut self, spec: &ServiceSpec, live: Option<&Service>) -> Result<Choice, String> {
-        let text = &spec.task_template.container_spec.image;
-        // `docker stack deploy` compares the texts as they are, and so asks anew for each image without a tag.
-        let is_same = |live: &&ServiceSpec| {
-            if self.manages() { familiar_live_text(live) == *text } else { live_text(live) == text }
-        };
-        let live = live.map(|live| &live.spec).filter(is_same);
-        let live_image = live.map(|live| live.task_template.container_spec.image.clone());
-        let live_platforms = || {
-            live.and_then(|live| live.task_template.placement.as_ref())
-                .and_then(|placement| placement.platforms.clone())
-        };
-        let chosen = |image: &Image| {
-            let is_live = live_image.as_ref() == Some(&image.image);
-            let platforms =
-                if is_live { live_platforms() } else { Some(image.platforms.clone()).filter(|p| !p.is_empty()) };
-            Choice { image: image.image.clone(), platforms, chosen: image.image.clone() }
-        };
-        if digest(text).is_some() {
-            return Ok(Choice { image: text.clone(), platforms: live_platforms(), chosen: String::new() });
-        }
-        let kept = |image: String| Choice { image, platforms: live_platforms(), chosen: String::new() };
-        let held = self.rollback().and_then(|rollback| rollback.images.get(text));
-        if let Some(image) = held.or_else(|| self.state.images.get(text)).filter(|_| self.manages()) {
-            return Ok(chosen(image));
-        }
-        match (self.input.images.get(text), live_image.clone()) {
-            (_, Some(image)) if self.manages() => Ok(kept(image)),
-            (Some(Ok(image)), _) => {
-                self.resolved.insert(text.clone(), image.clone());
-                Ok(chosen(image))
-            }
-            (Some(Err(reason)), _) if self.manages() => {
-                Err(format!("image {text}: its digest cannot be had, and a floating tag is not deployed: {reason}"))
-            }
-            (None, None) if self.manages() => Err(format!("image {text}: its digest was not asked for")),
-            (Some(Err(reason)), _) => {
-                let text = format!(
-                    "image {text} could not be resolved and is deployed by its tag; nodes may run different versions: {reason}"
-                );
-                self.note(NoteKind::Remark, text);
-                Ok(kept(spec.task_template.container_spec.image.clone()))
-            }
-            (None, Some(image)) => Ok(kept(image)),
-            (None, None) => Ok(kept(text.clone())),
-        }
     }
 
     /// Puts IDs where the spec names objects; what is still to be made keeps its name.
@@ -246,6 +239,17 @@ impl<'a> Planner<'a> {
         } else if self.manages() {
             self.state.owned.services.insert(name.clone(), live.id.clone());
         }
+        let is_job = is_job(&wanted.spec.mode);
+        if is_job && is_ours && self.manages() {
+            if let Some(failure) = self.state.service_failure(&name, &wanted.fingerprint) {
+                let reason = format!("failed: {}", failure.reason);
+                return self.hold_job(change(Action::Update, differences, None), reason);
+            }
+            if differences.is_empty() && self.is_to_run_again(wanted, live) {
+                let change = change(Action::Update, vec![run_again(location.clone())], Some(restart(live, &[])));
+                return Some(Write { name, step: again(live, write), change });
+            }
+        }
         if differences.is_empty() {
             self.plan.unchanged += 1;
             if is_ours && self.manages() {
@@ -262,7 +266,8 @@ impl<'a> Planner<'a> {
             ));
             return None;
         }
-        let restarts = diff::restarts(&differences).then(|| restart(live, self.input.observed.tasks(&live.id)));
+        let restarts =
+            (is_job || diff::restarts(&differences)).then(|| restart(live, self.input.observed.tasks(&live.id)));
         let mut change = change(Action::Update, differences, restarts);
         let why_not =
             if is_ours { self.why_not_updated(desired, wanted, live, &change) } else { Some("not ours".to_owned()) };
@@ -275,6 +280,25 @@ impl<'a> Planner<'a> {
         Some(Write { name: name.clone(), step, change })
     }
 
+    /// A job that failed is not run again, and holds up what depends on it.
+    fn hold_job(&mut self, change: Change, reason: String) -> Option<Write> {
+        self.note(NoteKind::Held, format!("{} {reason}", change.name));
+        self.failed_jobs.insert(change.name.clone());
+        if change.differences.is_empty() {
+            self.plan.unchanged += 1;
+        } else {
+            self.plan.changes.push(Change { waits: Some(reason), ..change });
+        }
+        None
+    }
+
+    /// True if a job lives as wanted and failed, and that is not to be the last word: a person said `retry`, or git came back to it.
+    fn is_to_run_again(&self, wanted: &WantedService<'_>, live: &Service) -> bool {
+        let baseline = self.state.baselines.get(&wanted.spec.name);
+        let is_applied = baseline.is_some_and(|baseline| baseline.desired == wanted.fingerprint);
+        !is_applied && has_failed(live, self.input.observed.tasks(&live.id), &self.input.observed.swarm.nodes)
+    }
+
     /// A service that git has and swarm has not: made, unless somebody removed it by hand, or it failed.
     fn why_not_created(&self, desired: &DesiredStack, wanted: &WantedService<'_>) -> Option<(NoteKind, String)> {
         let name = &wanted.spec.name;
@@ -283,6 +307,9 @@ impl<'a> Planner<'a> {
         }
         if let Some(failure) = self.state.service_failure(name, &wanted.fingerprint) {
             return Some((NoteKind::Held, format!("failed: {}", failure.reason)));
+        }
+        if self.kept(name).is_some() {
+            return None;
         }
         let same = self.state.baselines.get(name).is_some_and(|baseline| baseline.desired == wanted.fingerprint);
         let removed_by_hand = same && self.state.owned.services.contains_key(name);
@@ -406,6 +433,26 @@ fn own_network(wanted: &crate::model::Wanted<crate::spec::NetworkSpec>) -> Optio
     }
 }
 
+/// True for services that run to their end.
+pub(super) fn is_job(mode: &ServiceMode) -> bool {
+    mode.replicated_job.is_some() || mode.global_job.is_some()
+}
+
+fn run_again(location: Option<Location>) -> Difference {
+    let new = Some("again, since the last one failed".to_owned());
+    Difference { what: "run".to_owned(), old: None, new, location, restarts: true }
+}
+
+/// The update that makes swarm run a job of the same spec again.
+fn again(live: &Service, mut write: ServiceWrite) -> Step {
+    write.spec.task_template.force_update += 1;
+    Step::ServiceUpdate { id: live.id.clone(), version: live.version.index, write }
+}
+
+fn ignored(spec: &ServiceSpec) -> Result<Ignored, String> {
+    Ignored::of(spec).map_err(|error| format!("service {}: label {LABEL_IGNORE}: {error}", spec.name))
+}
+
 /// The fingerprints of the contents that a service uses: with them, a changed password is a changed service.
 fn contents(spec: &ServiceSpec, names: &Names) -> Vec<String> {
     let container = &spec.task_template.container_spec;
@@ -414,17 +461,7 @@ fn contents(spec: &ServiceSpec, names: &Names) -> Vec<String> {
     secrets.chain(configs).filter_map(|(kind, name)| names.contents.get(&(kind, name.clone())).cloned()).collect()
 }
 
-fn put_platforms(spec: &mut ServiceSpec, platforms: Option<Vec<Platform>>) {
-    match (&mut spec.task_template.placement, platforms) {
-        (Some(placement), platforms) => placement.platforms = platforms,
-        (None, Some(platforms)) => {
-            spec.task_template.placement = Some(Placement { platforms: Some(platforms), ..Placement::default() });
-        }
-        (None, None) => {}
-    }
-}
-
-fn keep_replicas(mode: &mut ServiceMode, live: &ServiceMode, given: bool) {
+pub(super) fn keep_replicas(mode: &mut ServiceMode, live: &ServiceMode, given: bool) {
     if let (false, Some(wanted), Some(live)) = (given, &mut mode.replicated, &live.replicated) {
         wanted.replicas = live.replicas;
     }
@@ -444,6 +481,12 @@ fn mode_word(mode: &ServiceMode) -> &'static str {
 
 /// How many tasks an update replaces, and in which way; the new spec's own words on it are in the differences.
 pub(super) fn restart(live: &Service, tasks: &[crate::spec::Task]) -> Restart {
+    if is_job(&live.spec.mode) {
+        let job = live.spec.mode.replicated_job.as_ref();
+        let tasks = job.map_or(0, |job| job.total_completions.or(job.max_concurrent).unwrap_or(1));
+        let parallelism = job.map_or(0, |job| job.max_concurrent.unwrap_or(1));
+        return Restart { tasks, parallelism, order: "stop-first".to_owned(), again: true };
+    }
     let running = tasks.iter().filter(|task| task.desired_state == "running").count();
     let config = live.spec.update_config.as_ref();
     Restart {
@@ -453,6 +496,7 @@ pub(super) fn restart(live: &Service, tasks: &[crate::spec::Task]) -> Restart {
             .map(|config| config.order.clone())
             .filter(|order| !order.is_empty())
             .unwrap_or("stop-first".into()),
+        again: false,
     }
 }
 

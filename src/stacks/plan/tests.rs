@@ -95,22 +95,6 @@ fn a_label_restarts_nothing() {
 }
 
 #[test]
-fn a_changed_secret_gets_a_hashed_name_and_the_old_one_goes_when_nothing_would_come_back_to_it() {
-    let at = |revision: &str, content: &str| with_secret(three(revision, "1"), "api", content);
-    let mut world = running(&at("aaa", "hunter2"));
-    assert!(world.observed.secrets.contains_key("shop_db"), "the CLI's name until it changes");
-    world.settle(Some(&at("bbb", "hunter3")));
-    let names: Vec<String> = world.observed.secrets.keys().cloned().collect();
-    assert_eq!(names.len(), 2, "swarm's own rollback would need the old one: {names:?}");
-    assert!(names[1].starts_with("shop_db_"));
-    world.settle(Some(&at("ccc", "hunter4")));
-    assert!(!world.observed.secrets.contains_key("shop_db"));
-    assert_eq!(world.observed.secrets.len(), 2);
-    let json = serde_json::to_string(world.state()).unwrap();
-    assert!(!json.contains("hunter"));
-}
-
-#[test]
 fn a_changed_secret_with_a_name_of_its_own_is_an_error_before_any_write() {
     let mut desired = with_secret(three("aaa", "1"), "api", "one");
     let world = running(&desired);
@@ -375,6 +359,17 @@ fn a_small_stack_is_not_braked_for_restarts() {
 }
 
 #[test]
+fn what_drifted_does_not_count_for_the_brake() {
+    let at = |revision: &str, tag: &str| stack(revision, &[&format!("a app:{tag}"), "b app:1", "c app:1", "d app:1"]);
+    let mut world = running(&at("aaa", "1"));
+    for name in ["shop_b", "shop_c"] {
+        world.by_hand(name, |spec| spec.task_template.container_spec.user = Some("root".into()));
+    }
+    let plan = world.pass(Some(&at("bbb", "2")));
+    assert_eq!(verbs(&plan), ["update service shop_a"], "{plan}");
+}
+
+#[test]
 fn an_orphan_is_kept_and_told_once_until_somebody_removes_it() {
     let mut world = running(&three("aaa", "1"));
     let plan = world.pass(None);
@@ -475,6 +470,172 @@ fn a_state_that_cannot_be_read_stops_its_stack_only() {
     world.observed.bad_states.push(bad);
     let plan = world.plan(Some(&three("bbb", "2")));
     assert!(plan.is_empty() && plan.verdict == Verdict::Error);
+}
+
+#[test]
+fn a_service_removed_by_hand_is_reported_or_made_again() {
+    let mut world = running(&three("aaa", "1"));
+    let id = world.observed.services.remove("shop_web").unwrap().id;
+    world.observed.tasks.remove(&id);
+    let mut desired = three("aaa", "1");
+    let plan = world.settle(Some(&desired));
+    assert_eq!((plan.verdict, plan.notes[0].text.as_str()), (Verdict::Drift, "shop_web: removed by hand"));
+    desired.settings.drift = Drift::Correct;
+    assert_eq!(verbs(&world.pass(Some(&desired))), ["create service shop_web"]);
+    assert_eq!(world.settle(Some(&desired)).verdict, Verdict::Ok);
+}
+
+#[test]
+fn drift_outlasts_a_commit_that_changes_another_service() {
+    let mut world = running(&three("aaa", "1"));
+    world.by_hand("shop_web", |spec| spec.task_template.container_spec.user = Some("root".into()));
+    let plan = world.settle(Some(&three("bbb", "2")));
+    assert_eq!(plan.verdict, Verdict::Drift, "{plan}");
+    assert_eq!(world.observed.services["shop_web"].spec.task_template.container_spec.user.as_deref(), Some("root"));
+}
+
+#[test]
+fn a_hold_is_of_one_service_and_the_others_go_on() {
+    let mut world = running(&three("aaa", "1"));
+    world.settle(Some(&three("bbb", "2")));
+    world.roll_back("shop_api");
+    world.settle(Some(&three("bbb", "2")));
+    let mut desired = three("ccc", "2");
+    desired.objects.services.get_mut("web").unwrap().spec.task_template.container_spec.image = "app:3".into();
+    assert_eq!(verbs(&world.pass(Some(&desired))), ["update service shop_web"]);
+    assert_eq!(world.settle(Some(&desired)).verdict, Verdict::Held);
+}
+
+/// The form that the README documents: a change here is a change of what people's programs read.
+#[test]
+fn the_json_form_is_stable() {
+    let mut world = World::new();
+    // A random one would give another name to the secret each time.
+    world.observed.key = Some(crate::stacks::Key::default());
+    world.settle(Some(&with_secret(three("aaa", "1"), "api", "hunter2")));
+    world.policy.brake_restarts_percent_max = 100;
+    let mut desired = with_secret(stack("bbb", &["api app:2 db", "db app:1"]), "api", "hunter3");
+    if let Some(crate::model::Wanted::Own { spec, .. }) = desired.objects.networks.get_mut("default") {
+        spec.internal = true;
+    }
+    insta::assert_snapshot!(serde_json::to_string_pretty(&world.plan(Some(&desired))).unwrap(), @r#"
+    {
+      "schema": 1,
+      "stack": "shop",
+      "from": "aaa0000000000000000000000000000000000000",
+      "to": "bbb0000000000000000000000000000000000000",
+      "verdict": "rolling",
+      "changes": [
+        {
+          "kind": "secret",
+          "name": "shop_db_10d54594",
+          "action": "create",
+          "differences": [],
+          "restarts": null,
+          "waits": null,
+          "location": null
+        },
+        {
+          "kind": "service",
+          "name": "shop_api",
+          "action": "update",
+          "differences": [
+            {
+              "what": "image",
+              "old": "app:1@sha256:6170703a31000000000000000000000000000000000000000000000000000000",
+              "new": "app:2@sha256:6170703a32000000000000000000000000000000000000000000000000000000",
+              "location": {
+                "file": "compose.yml",
+                "line": 3,
+                "column": 3
+              },
+              "restarts": true
+            },
+            {
+              "what": "secret",
+              "old": "shop_db",
+              "new": "shop_db_10d54594",
+              "location": {
+                "file": "compose.yml",
+                "line": 2,
+                "column": 3
+              },
+              "restarts": true
+            }
+          ],
+          "restarts": {
+            "tasks": 1,
+            "parallelism": 1,
+            "order": "stop-first",
+            "again": false
+          },
+          "waits": null,
+          "location": {
+            "file": "compose.yml",
+            "line": 2,
+            "column": 3
+          }
+        },
+        {
+          "kind": "network",
+          "name": "shop_default",
+          "action": "recreate",
+          "differences": [
+            {
+              "what": "internal",
+              "old": null,
+              "new": null,
+              "location": null,
+              "restarts": false
+            }
+          ],
+          "restarts": null,
+          "waits": "only with `recreate: true` in stack.yml",
+          "location": null
+        },
+        {
+          "kind": "service",
+          "name": "shop_web",
+          "action": "remove",
+          "differences": [],
+          "restarts": null,
+          "waits": "when the others have converged",
+          "location": null
+        }
+      ],
+      "unchanged": 1,
+      "notes": [
+        {
+          "kind": "drift",
+          "text": "network shop_default needs recreate (internal): only with `recreate: true` in stack.yml"
+        }
+      ],
+      "steps": [
+        {
+          "do": "create",
+          "kind": "secret",
+          "name": "shop_db_10d54594"
+        },
+        {
+          "do": "update",
+          "kind": "service",
+          "name": "shop_api"
+        }
+      ],
+      "saves_state": true,
+      "tells": [
+        {
+          "event": "started",
+          "stack": "shop",
+          "service": null,
+          "revision": "bbb0000000000000000000000000000000000000",
+          "message": "rollout of bbb0000 began",
+          "log": []
+        }
+      ],
+      "settled": false
+    }
+    "#);
 }
 
 mod properties {

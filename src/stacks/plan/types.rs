@@ -1,4 +1,8 @@
 //! What planning takes and gives: plain data.
+//!
+//! [`Plan`] serialises to the JSON form that the README documents and people's programs read. `SCHEMA` grows when a field changes its
+//! meaning or goes; a new field, or a new word, is no new schema. What is for `apply` only is not serialised, and of a step its
+//! object is: a spec holds passwords.
 
 use std::collections::BTreeMap;
 
@@ -78,6 +82,8 @@ pub struct Input<'a> {
     pub images: &'a Resolutions,
     /// Stacks of `after:` that have not converged.
     pub unsettled: &'a [StackName],
+    /// Which other stack makes which network, by its name in the swarm.
+    pub makers: &'a Makers,
     /// What the engine said about the contents of [`crate::stacks::observe::unrecorded_secrets`].
     pub secrets: &'a SecretContents,
     /// What fingerprints are made with.
@@ -87,6 +93,9 @@ pub struct Input<'a> {
     /// What is allowed.
     pub policy: &'a Policy,
 }
+
+/// Networks by their names in the swarm, and the stacks that make them.
+pub type Makers = BTreeMap<String, StackName>;
 
 /// What to do about one stack, and why. See [`Plan::is_empty`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -141,6 +150,12 @@ impl Plan {
         self.steps.is_empty() && !self.saves_state
     }
 
+    /// What makes the stack impossible to write.
+    pub fn errors(&self) -> Vec<String> {
+        let errors = self.notes.iter().filter(|note| note.kind == NoteKind::Error);
+        errors.map(|note| note.text.clone()).collect()
+    }
+
     /// How many write calls applying it takes at least.
     pub fn writes(&self) -> usize {
         self.steps.len() + usize::from(self.saves_state)
@@ -181,6 +196,8 @@ pub enum Action {
     Update,
     /// Taken away.
     Remove,
+    /// Taken away and made anew, because swarm cannot change it.
+    Recreate,
 }
 
 /// How a service's tasks are replaced.
@@ -192,6 +209,8 @@ pub struct Restart {
     pub parallelism: u64,
     /// `start-first` or `stop-first`.
     pub order: String,
+    /// True for a job: swarm runs it once more, whatever the change is.
+    pub again: bool,
 }
 
 /// A remark of planning.
@@ -226,6 +245,8 @@ pub enum NoteKind {
     Paused,
     /// Cannot be planned.
     Error,
+    /// Of the stack's namespace, but neither in git nor ours.
+    Leftover,
     /// Worth knowing.
     Remark,
 }

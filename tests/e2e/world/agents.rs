@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
+use swarmkeeper::io::swarm::{Options, Swarm};
 use swarmkeeper_lab::keeper;
 
 use super::{Said, World, seconds};
@@ -172,6 +173,24 @@ impl World {
         let output =
             self.node(node).docker_command(["logs", "--tail", "60", &agent]).stdin(Stdio::null()).output().await?;
         Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Has every agent coordinate by the swarm itself, if it does not yet.
+    pub async fn coordinate_by_the_swarm(&self) -> Result<()> {
+        for service in ["swarmkeeper_keeper", "swarmkeeper_agent"] {
+            let spec = self.service_spec(service).await?;
+            let setting = "SWARMKEEPER_COORDINATION=swarm";
+            if !spec["TaskTemplate"]["ContainerSpec"]["Env"].to_string().contains(setting) {
+                self.docker(&["service", "update", "--quiet", "--env-add", setting, service]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A client for a manager's engine, not recorded.
+    pub async fn swarm(&self, node: usize) -> Result<Swarm> {
+        let host = format!("unix://{}", self.node(node).engine_socket().display());
+        Ok(Swarm::connect(&Options { host, gate: None }).await?)
     }
 
     pub async fn leader(&self) -> Result<usize> {

@@ -130,6 +130,17 @@ impl World {
         times.into_iter().min().ok_or_else(|| anyhow!("no task of {service} runs"))
     }
 
+    /// When the one task of a job came to its end.
+    pub async fn completed_at(&self, service: &str) -> Result<String> {
+        let tasks = self.docker(&["service", "ps", service, "--no-trunc", "-q"]).await?;
+        let task = tasks.lines().next().ok_or_else(|| anyhow!("{service} has no task"))?;
+        let format = "{{.Status.State}} {{.Status.Timestamp.Format \"2006-01-02T15:04:05.999999999Z07:00\"}}";
+        let told = self.docker(&["inspect", "--type", "task", "--format", format, task]).await?;
+        let (state, at) = told.trim().split_once(' ').ok_or_else(|| anyhow!("{told:?}"))?;
+        ensure!(state == "complete", "{service}: {told}");
+        Ok(at.to_owned())
+    }
+
     /// The number of the node that runs the one task of `service`.
     pub async fn node_of(&self, service: &str) -> Result<usize> {
         let name =

@@ -21,6 +21,52 @@ impl World {
         self.lab.layout().docker_config()
     }
 
+    /// Takes the stack `bench` away and waits until it is gone.
+    pub async fn remove_bench(&self) -> Result<()> {
+        self.docker(&["stack", "rm", "bench"]).await?;
+        self.network_gone("bench_default", seconds(120)).await
+    }
+
+    /// Consul's API on `node`, without a recorder in between.
+    pub fn consul_unrecorded(&self, node: usize) -> String {
+        format!("http://{}", self.node(node).consul_real_address())
+    }
+
+    /// Consul's servers can lose one of them again.
+    pub async fn consul_is_whole(&self, timeout: Duration) -> Result<()> {
+        self.eventually("Consul's servers are whole", timeout, async || {
+            let health = self.node(1).consul_get("/v1/operator/autopilot/health").await?;
+            ensure!(health["Healthy"] == true && health["FailureTolerance"] == 1, "{health}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// So many services whose name begins so are in Consul at `node`.
+    pub async fn registered_at_least(&self, node: usize, prefix: &str, number: usize, timeout: Duration) -> Result<()> {
+        self.eventually(&format!("{number} services {prefix}* are registered"), timeout, async || {
+            let services = self.node(node).consul_get("/v1/agent/services").await?;
+            let names =
+                services.as_object().into_iter().flatten().filter_map(|(_, service)| service["Service"].as_str());
+            let found = names.filter(|name| name.starts_with(prefix)).count();
+            ensure!(found >= number, "{found} are");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives the agents on managers one more variable, one node after the other.
+    pub async fn keepers_get(&self, variable: &str) -> Result<()> {
+        self.docker(&["service", "update", "--quiet", "--detach", "--env-add", variable, "swarmkeeper_keeper"]).await?;
+        self.eventually("the agents on managers are new", seconds(120), async || {
+            let state = self.keepers_update().await?;
+            ensure!(state == "completed", "their update is {state}");
+            Ok(())
+        })
+        .await?;
+        self.agents_run(seconds(60)).await
+    }
+
     /// The recorders' clock: they run on this machine.
     pub fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()

@@ -2,7 +2,10 @@
 //! with our own CLI where a user would.
 
 mod agents;
+mod clients;
 mod docker;
+#[allow(dead_code, reason = "the fault suite uses what the others do not")]
+mod faults;
 #[allow(dead_code, reason = "the benchmarks use what the end-to-end tests do not")]
 mod figures;
 mod names;
@@ -120,12 +123,16 @@ impl World {
         self.lab.registry().delete(IMAGE, tag).await
     }
 
+    pub fn node_name(&self, number: usize) -> String {
+        self.node(number).name().to_owned()
+    }
+
     pub(super) fn node(&self, number: usize) -> &Node {
         self.lab.node(number)
     }
 
     /// Asks `look` until it is content.
-    pub(super) async fn eventually<T>(
+    pub async fn eventually<T>(
         &self,
         what: &str,
         timeout: Duration,

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, ensure};
 use hickory_resolver::Resolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -28,6 +29,17 @@ impl World {
         self.eventually(&format!("{name} is {wanted:?} in DNS"), timeout, async || {
             let found = lookup(self.node(node).dns_address(), name).await?;
             ensure!(found == wanted, "it is {found:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The places (`address:port`) that Consul's DNS on `node` gives for `name` become `wanted`.
+    pub async fn dns_gives_places(&self, node: usize, name: &str, wanted: &[String], timeout: Duration) -> Result<()> {
+        let wanted: BTreeSet<String> = wanted.iter().cloned().collect();
+        self.eventually(&format!("{name} is at {wanted:?} by DNS"), timeout, async || {
+            let found = places(self.node(node).dns_address(), name).await?;
+            ensure!(found == wanted, "it is at {found:?}");
             Ok(())
         })
         .await
@@ -144,6 +156,29 @@ impl World {
 }
 
 pub(super) async fn lookup(server: SocketAddr, name: &str) -> Result<BTreeSet<String>> {
+    match resolver(server)?.ipv4_lookup(format!("{name}.")).await {
+        Ok(found) => Ok(found.answers().iter().map(|record| record.data.to_string()).collect()),
+        Err(error) if error.is_no_records_found() => Ok(BTreeSet::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As a client of SRV records sees it: each target's address, with the port.
+async fn places(server: SocketAddr, name: &str) -> Result<BTreeSet<String>> {
+    let resolver = resolver(server)?;
+    let found = resolver.srv_lookup(format!("{name}.")).await?;
+    let mut places = BTreeSet::new();
+    for record in found.answers() {
+        let RData::SRV(place) = &record.data else { continue };
+        for address in lookup(server, place.target.to_utf8().trim_end_matches('.')).await? {
+            places.insert(format!("{address}:{}", place.port));
+        }
+    }
+    Ok(places)
+}
+
+/// One that asks `server` each time.
+fn resolver(server: SocketAddr) -> Result<Resolver<TokioRuntimeProvider>> {
     let mut server_config = NameServerConfig::udp_and_tcp(server.ip());
     for connection in &mut server_config.connections {
         connection.port = server.port();
@@ -152,15 +187,6 @@ pub(super) async fn lookup(server: SocketAddr, name: &str) -> Result<BTreeSet<St
     options.attempts = 1;
     options.timeout = seconds(2);
     options.cache_size = 0;
-    let resolver = Resolver::builder_with_config(
-        ResolverConfig::from_parts(None, vec![], vec![server_config]),
-        TokioRuntimeProvider::default(),
-    )
-    .with_options(options)
-    .build()?;
-    match resolver.ipv4_lookup(format!("{name}.")).await {
-        Ok(found) => Ok(found.answers().iter().map(|record| record.data.to_string()).collect()),
-        Err(error) if error.is_no_records_found() => Ok(BTreeSet::new()),
-        Err(error) => Err(error.into()),
-    }
+    let config = ResolverConfig::from_parts(None, vec![], vec![server_config]);
+    Ok(Resolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()?)
 }

@@ -1,5 +1,6 @@
 //! A node's engine: its settings, its start, and the swarm that the engines form.
 
+use crate::generation::Engine;
 use crate::http::{Via, poll};
 use crate::layout::CGROUP;
 use crate::layout::SUBNET;
@@ -38,7 +39,10 @@ pub(crate) async fn start(machine: &Machine) -> Result<()> {
     for stale in ["docker.pid", "docker/containerd/containerd.pid"] {
         let _ = std::fs::remove_file(machine.run_dir().join(stale));
     }
-    machine.start(DAEMON, &["dockerd", "--config-file", &config.to_string_lossy()]).await?;
+    let mut words = Engine::of(&machine.layout).enter(&machine.layout, &machine.dir);
+    words.extend(["dockerd".to_owned(), "--config-file".to_owned(), config.display().to_string()]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    machine.start(DAEMON, &words).await?;
     let answered = tokio::time::timeout(Duration::from_secs(START_SECONDS_MAX), async {
         while !answers(machine).await {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,9 +1,11 @@
 //! What the lab needs on the machine, and getting it.
 //!
 //! Debian's packages, without starting anything they bring; and what this release of Debian does not have, unpacked into a cache
-//! without touching the machine's sources: Consul, and a client of Docker that is not older than the tests. What cannot be had is named together with what to do about it.
+//! without touching the machine's sources: Consul, a client of Docker that is not older than the tests, and a Prometheus that asks Consul.
+//! What cannot be had is named together with what to do about it.
 
 use crate::command::{output, run};
+use crate::generation::Engine;
 use crate::sources::mirrors;
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +20,7 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("apt-get", "apt"),
     ("awk", "mawk"),
     ("busybox", "busybox-static"),
@@ -28,6 +30,7 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("docker-registry", "docker-registry"),
     ("dockerd", "docker.io"),
     ("git", "git"),
+    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("nsenter", "util-linux"),
@@ -42,18 +45,20 @@ const PROGRAMS: [(&str, &str); 19] = [
 /// The client: since Debian 13 a package of its own, part of docker.io before.
 const CLIENT: &str = "docker-cli";
 /// Units that those packages would have started at the next boot.
-const UNITS: [&str; 6] =
-    ["docker.service", "docker.socket", "containerd.service", "docker-registry.service", "ssh.service", "ssh.socket"];
+const UNITS: [&str; 7] = [
+    "docker.service",
+    "docker.socket",
+    "containerd.service",
+    "docker-registry.service",
+    "haproxy.service",
+    "ssh.service",
+    "ssh.socket",
+];
 
-/// Gets what the lab needs, if it is not there; `say` hears of each step. Starts no service.
-pub async fn install(say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
+/// Gets what a lab with this engine needs, if it is not there; `say` hears of each step. Starts no service.
+pub async fn install(engine: Engine, say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
     require_root()?;
-    let packages = missing_packages();
-    if !packages.is_empty() {
-        require_debian(&packages)?;
-        say(&format!("installing {}", packages.join(", ")));
-        install_packages(&packages).await?;
-    }
+    install_programs(&PROGRAMS, say).await?;
     if std::env::var_os(CONSUL.variable).is_none() && consul_binary().is_err() {
         say("fetching Consul");
         CONSUL.fetch().await?;
@@ -62,13 +67,33 @@ pub async fn install(say: &(dyn Fn(&str) + Send + Sync)) -> Result<()> {
         say("fetching a newer client of Docker");
         DOCKER.fetch().await?;
     }
-    check()
+    if std::env::var_os(PROMETHEUS.variable).is_none() && prometheus().is_err() {
+        say("fetching a Prometheus that asks Consul");
+        PROMETHEUS.fetch().await?;
+    }
+    engine.install(say).await?;
+    check(engine)
+}
+
+/// Gets the packages of programs that are not there.
+pub(crate) async fn install_programs(
+    programs: &[(&str, &'static str)],
+    say: &(dyn Fn(&str) + Send + Sync),
+) -> Result<()> {
+    let packages = missing_packages(programs);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    require_debian(&packages)?;
+    say(&format!("installing {}", packages.join(", ")));
+    install_packages(&packages).await
 }
 
 /// Fails with a list of what is missing and how to mend it.
-pub(crate) fn check() -> Result<()> {
+pub(crate) fn check(engine: Engine) -> Result<()> {
     require_root()?;
-    let packages = missing_packages();
+    engine.check()?;
+    let packages = missing_packages(&PROGRAMS);
     if !packages.is_empty() {
         bail!(
             "these packages are missing: {0}\n  run `lab install`, or `apt-get install --no-install-recommends {0}`",
@@ -76,7 +101,13 @@ pub(crate) fn check() -> Result<()> {
         );
     }
     consul_binary()?;
+    prometheus()?;
     docker_cli().map(drop)
+}
+
+/// The Prometheus to find agents with: `PROMETHEUS`, or the cache's.
+pub fn prometheus() -> Result<PathBuf> {
+    PROMETHEUS.binary()
 }
 
 /// The Consul to run: `CONSUL`, or the cache's.
@@ -109,9 +140,24 @@ fn require_debian(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn missing_packages() -> Vec<&'static str> {
+/// Where what was fetched is kept between runs.
+pub(crate) fn cache() -> PathBuf {
+    CACHE.into()
+}
+
+/// Where Debian's packages come from on this machine.
+pub(crate) fn debian_mirrors() -> Result<Vec<String>> {
+    let codename = codename()?;
+    let mirrors = mirrors(&source_texts(), &codename);
+    if mirrors.is_empty() {
+        bail!("apt's sources name no mirror of Debian {codename}");
+    }
+    Ok(mirrors)
+}
+
+fn missing_packages(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     packages.dedup();
     packages.sort_unstable();
     packages.dedup();
@@ -159,6 +205,7 @@ async fn disable_new_units(packages: &[&str]) -> Result<()> {
         unit if unit.starts_with("docker-registry") => "docker-registry",
         unit if unit.starts_with("docker") => "docker.io",
         unit if unit.starts_with("containerd") => "containerd",
+        unit if unit.starts_with("haproxy") => "haproxy",
         _ => "openssh-server",
     };
     for unit in UNITS {
@@ -220,6 +267,10 @@ const CONSUL: Fetched = Fetched { package: "consul", suite: "bullseye", program:
 /// Bookworm's is of the year 2020 and refuses stack files without a `version`. Sid's runs there.
 const DOCKER: Fetched = Fetched { package: "docker-cli", suite: "sid", program: "usr/bin/docker", variable: "DOCKER" };
 
+/// Since bookworm Debian builds it without Consul's service discovery.
+const PROMETHEUS: Fetched =
+    Fetched { package: "prometheus", suite: "bullseye", program: "usr/bin/prometheus", variable: "PROMETHEUS" };
+
 /// The first major version of Docker's CLI that tests are written against.
 const DOCKER_MAJOR_MIN: u32 = 28;
 
@@ -245,13 +296,7 @@ impl Fetched {
         if find("apt-get").is_none() || find("dpkg").is_none() {
             bail!("{package} comes from Debian's {suite}, and this machine has no apt-get; set {variable} to a binary");
         }
-        let codename = codename()?;
-        let mirrors = mirrors(&source_texts(), &codename);
-        if mirrors.is_empty() {
-            bail!(
-                "apt's sources name no mirror of Debian {codename}, from which {package} could come; set {variable} to a binary"
-            );
-        }
+        let mirrors = debian_mirrors().with_context(|| format!("no {package}; set {variable} to a binary"))?;
         let mut errors = Vec::new();
         for mirror in mirrors {
             match self.fetch_from(&mirror).await {
@@ -285,10 +330,14 @@ impl Fetched {
             if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}]") } else { "[trusted=yes]".to_owned() };
         let list = scratch.join("suite.list");
         std::fs::write(&list, format!("deb {signed} {mirror} {} main\n", self.suite))?;
+        // Nothing counts as installed: apt would look for the machine's own version, and in vain.
+        let status = scratch.join("status");
+        std::fs::write(&status, "")?;
         let options = [
             format!("Dir::Etc::sourcelist={}", list.display()),
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::Lists={}", scratch.join("lists").display()),
+            format!("Dir::State::status={}", status.display()),
             // The machine's own package cache is not for another suite.
             format!("Dir::Cache::pkgcache={}", scratch.join("pkgcache.bin").display()),
             format!("Dir::Cache::srcpkgcache={}", scratch.join("srcpkgcache.bin").display()),

@@ -1,6 +1,7 @@
 //! Bringing the lab up, and holding it.
 
 use crate::background::Background;
+use crate::generation::Engine;
 use crate::git::{self, GitServer, Repo};
 use crate::image::Busybox;
 use crate::layout::{CGROUP, Layout, NODES};
@@ -31,13 +32,21 @@ pub struct Options {
     pub install: bool,
     /// What the nodes ask for names.
     pub dns: Dns,
+    /// The engine's generation; else what `LAB_ENGINE` names, else the machine's own.
+    pub engine: Option<Engine>,
     /// Hears of each step. By default lines on standard error.
     pub say: Say,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dir: None, install: true, dns: Dns::default(), say: Arc::new(|step| eprintln!("lab: {step}")) }
+        Self {
+            dir: None,
+            install: true,
+            dns: Dns::default(),
+            engine: None,
+            say: Arc::new(|step| eprintln!("lab: {step}")),
+        }
     }
 }
 
@@ -73,14 +82,16 @@ impl Lab {
     /// Brings a lab up. It needs root; there can be one on a machine.
     pub async fn up(options: Options) -> Result<Self> {
         let say = &*options.say;
+        let engine = options.engine.map_or_else(Engine::from_environment, Ok)?;
         if options.install {
-            install::install(say).await?;
+            install::install(engine, say).await?;
         } else {
-            install::check()?;
+            install::check(engine)?;
         }
         let layout = Layout::new(options.dir.clone());
         check_socket_length(&layout)?;
         let mut held = Held { ownership: Ownership::take(&layout).await?, background: Vec::new() };
+        engine.note(&layout)?;
         let lab = Self::describe(&layout).await?;
         match Box::pin(lab.bring_up(&options, &mut held.background)).await {
             Ok(()) => Ok(Self { held: Some(held), ..lab }),
@@ -131,6 +142,12 @@ impl Lab {
     /// The node of this name.
     pub fn node_named(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name() == name)
+    }
+
+    /// The engines' release, such as `20.10.24`.
+    pub async fn engine_version(&self) -> Result<String> {
+        let [first, ..] = &self.nodes;
+        first.docker(["version", "--format", "{{.Server.Version}}"]).await
     }
 
     /// The registry and its mirror.
@@ -248,7 +265,7 @@ impl Lab {
         };
         tokio::try_join!(self.form_swarm(), consul)?;
         std::fs::write(self.layout.ready(), "")?;
-        say("up");
+        say(&format!("up, with engine {}", self.engine_version().await?));
         Ok(())
     }
 

@@ -119,6 +119,11 @@ impl Layout {
         self.dir.join("host")
     }
 
+    /// Which generation of the engine the nodes run.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.dir.join("engine")
+    }
+
     /// The recorder's lines.
     pub fn record(&self) -> PathBuf {
         self.dir.join("recorded.jsonl")

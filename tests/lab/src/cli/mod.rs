@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::Stdio;
 use std::time::Duration;
-use swarmkeeper_lab::{Dns, Lab, Mark, Options, Owner};
+use swarmkeeper_lab::{Dns, Engine, Lab, Mark, Options, Owner};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a detached lab may take to come up, installing included.
@@ -28,8 +28,9 @@ Examples:
   sudo lab selftest                 prove that it works here, and leaves nothing behind
 
 Environment:
-  LAB_DIR   the lab's folder, /var/tmp/swarmkeeper-lab by default
-  CONSUL    a Consul binary, instead of Debian's 1.8.7"
+  LAB_DIR     the lab's folder, /var/tmp/swarmkeeper-lab by default
+  LAB_ENGINE  which engines, as --engine
+  CONSUL      a Consul binary, instead of Debian's 1.8.7"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -49,6 +50,9 @@ enum Verb {
         /// What the nodes ask for names
         #[arg(long, value_enum, default_value_t = DnsChoice::Refusing)]
         dns: DnsChoice,
+        /// The engines: `machine`, this machine's own, or `sid`, Debian sid's in a root file system of its own
+        #[arg(long, env = "LAB_ENGINE", default_value_t)]
+        engine: Engine,
     },
     /// Remove it, whoever holds it; also what a killed one left
     Down,
@@ -70,7 +74,11 @@ enum Verb {
         json: bool,
     },
     /// Install the packages and Consul, and nothing more
-    Install,
+    Install {
+        /// What `up --engine` will name
+        #[arg(long, env = "LAB_ENGINE", default_value_t)]
+        engine: Engine,
+    },
     /// Print shell exports for the docker client, Consul and git
     Env,
     /// Bring one up, break it in every way, remove it, and look for leftovers
@@ -87,18 +95,18 @@ enum DnsChoice {
 
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     match arguments.verb {
-        Verb::Up { detach: true, no_install, dns } => detach(no_install, dns).await,
-        Verb::Up { detach: false, no_install, dns } => up(no_install, dns).await,
+        Verb::Up { detach: true, no_install, dns, engine } => detach(no_install, dns, engine).await,
+        Verb::Up { detach: false, no_install, dns, engine } => up(no_install, dns, engine).await,
         Verb::Down => down().await,
         Verb::Status => show::status().await,
         Verb::Writes { since, mark, all, json } => writes(since.as_deref(), mark, all, json).await,
-        Verb::Install => install().await,
+        Verb::Install { engine } => install(engine).await,
         Verb::Env => show::env().await,
         Verb::Selftest => selftest::run().await,
     }
 }
 
-async fn up(no_install: bool, dns: DnsChoice) -> Result<()> {
+async fn up(no_install: bool, dns: DnsChoice, engine: Engine) -> Result<()> {
     // Before anything is made: a signal during the start must not pass unseen.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let progress = progress::Progress::new();
@@ -106,7 +114,8 @@ async fn up(no_install: bool, dns: DnsChoice) -> Result<()> {
         DnsChoice::Refusing => Dns::Refusing,
         DnsChoice::Consul => Dns::Consul,
     };
-    let options = Options { install: !no_install, dns, say: progress.say(), ..Options::default() };
+    let options =
+        Options { install: !no_install, dns, engine: Some(engine), say: progress.say(), ..Options::default() };
     let lab = tokio::select! {
         lab = Lab::up(options) => lab?,
         _ = interrupt.recv() => bail!("interrupted"),
@@ -123,11 +132,16 @@ async fn up(no_install: bool, dns: DnsChoice) -> Result<()> {
 }
 
 /// Starts this program again, in the background, and waits until its lab is up.
-async fn detach(no_install: bool, dns: DnsChoice) -> Result<()> {
+async fn detach(no_install: bool, dns: DnsChoice, engine: Engine) -> Result<()> {
     let log = std::env::temp_dir().join(format!("swarmkeeper-lab-{}.log", std::process::id()));
     let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
-    command.arg("up").args(no_install.then_some("--no-install")).args(["--dns", dns_word(dns)]);
+    command.arg("up").args(no_install.then_some("--no-install")).args([
+        "--dns",
+        dns_word(dns),
+        "--engine",
+        &engine.to_string(),
+    ]);
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
     let mut child = command.spawn()?;
     let pid = child.id();
@@ -160,8 +174,8 @@ async fn down() -> Result<()> {
     show::print(if swarmkeeper_lab::down().await? { "the lab is gone\n" } else { "there is no lab\n" })
 }
 
-async fn install() -> Result<()> {
-    swarmkeeper_lab::install(&|step| eprintln!("lab: {step}")).await?;
+async fn install(engine: Engine) -> Result<()> {
+    swarmkeeper_lab::install(engine, &|step| eprintln!("lab: {step}")).await?;
     show::print("everything is there\n")
 }
 

@@ -1,0 +1,5 @@
+//! libFuzzer's target for [`swarmkeeper_fuzz::yaml`]; `tests/fuzz/run.sh` runs it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| swarmkeeper_fuzz::yaml(bytes));
