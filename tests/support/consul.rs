@@ -8,6 +8,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -69,7 +70,9 @@ impl ConsulServer {
 
     /// Makes a policy with these lines, and a token that has it.
     pub async fn token(&self, rules: &str) -> String {
-        let name = format!("test-{}", free_port());
+        // Two of one name are refused.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.acl(reqwest::Method::PUT, "policy", json!({"Name": name, "Rules": rules})).await;
         let token = self.acl(reqwest::Method::PUT, "token", json!({"Policies": [{"Name": name}]})).await;
         token["SecretID"].as_str().unwrap().to_owned()
