@@ -51,6 +51,7 @@ use crate::leader::swarm::slip::Kind;
 use crate::leader::{self, ByConsul, BySwarm, Coordination, Fence, Leadership, Profile};
 use crate::notify::Notifier;
 use crate::registration::{self, SelfState};
+use crate::stacks::apply;
 use crate::telemetry;
 
 pub use commit::stack_at;
@@ -169,6 +170,10 @@ async fn leave(
                 Ok(()) => info!("our keys in consul are gone"),
                 Err(error) => error!(%error, "our keys stay in consul"),
             }
+        }
+        // Again: between the order and its own look, somebody may have led on and saved a state.
+        if let Err(error) = apply::leave(swarm).await {
+            error!(%error, "configs of ours stay in the swarm");
         }
         if let Err(error) = mandate::forget(swarm).await {
             error!(%error, "our note in the swarm stays");
