@@ -54,6 +54,7 @@ use crate::leader::swarm::slip::Kind;
 use crate::leader::{self, ByConsul, BySwarm, Coordination, Fence, Leadership, Profile};
 use crate::notify::Notifier;
 use crate::registration::{self, SelfState};
+use crate::stacks::apply;
 use crate::telemetry;
 
 pub use commit::stack_at;
@@ -179,6 +180,10 @@ async fn leave(
                 Err(error) => error!(%error, "our keys stay in consul"),
             }
         }
+        // Again: between the order and its own look, somebody may have led on and saved a state.
+        if let Err(error) = apply::leave(swarm).await {
+            error!(%error, "configs of ours stay in the swarm");
+        }
         if let Err(error) = mandate::forget(swarm).await {
             error!(%error, "our note in the swarm stays");
         }
@@ -292,7 +297,7 @@ fn stand(
 }
 
 /// Stands until `stop`. What bars a candidate for good ends the process where the next one would do better; elsewhere it idles.
-async fn run_candidate(candidate: leader::Candidate, coordination: Coordinated, stop: CancellationToken) {
+async fn run_candidate(mut candidate: leader::Candidate, coordination: Coordinated, stop: CancellationToken) {
     let Err(error) = candidate.run(stop.clone()).await else { return };
     error!(%error, "not a candidate any more");
     let another_would_stand = match error {
