@@ -283,7 +283,7 @@ fn stand(
 }
 
 /// Stands until `stop`. What bars a candidate for good ends the process where the next one would do better; elsewhere it idles.
-async fn run_candidate(candidate: leader::Candidate, coordination: Coordinated, stop: CancellationToken) {
+async fn run_candidate(mut candidate: leader::Candidate, coordination: Coordinated, stop: CancellationToken) {
     let Err(error) = candidate.run(stop.clone()).await else { return };
     error!(%error, "not a candidate any more");
     let another_would_stand = match error {

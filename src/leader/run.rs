@@ -55,8 +55,9 @@ impl Candidate {
     /// Stands, leads and follows until `shutdown`, then signs off within [`SIGN_OFF_MAX`].
     ///
     /// Cancel `shutdown` when the loops that write have ended: signing off tells the successor that nothing of ours is under way.
-    /// Ends by itself only if it may not stand; the error says why.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+    /// Ends by itself only if it may not stand; the error says why. What it told last, that this node follows, stays told for as long as
+    /// the candidate is kept: keep it while anybody listens.
+    pub async fn run(&mut self, shutdown: CancellationToken) -> Result<(), Error> {
         let mut election = Election::new(self.options.profile);
         let mut under_way: FuturesUnordered<BoxFuture<'static, Result<Event, Failed>>> = FuturesUnordered::new();
         let mut stop_at: Option<Instant> = None;
@@ -171,5 +172,55 @@ impl Sender {
             Ok(Err(Hindrance::Engine(reason))) => refused(format!("the docker engine: {reason}")),
             Err(_) => refused(format!("the docker engine did not list its services within {PROBE_TIMEOUT:?}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Profile;
+    use super::*;
+    use crate::leader::LeaderInfo;
+    use crate::status::Candidate as Standing;
+
+    /// A lock that nobody gets to, but can be let go of.
+    struct Unreachable;
+
+    impl Coordination for Unreachable {
+        fn perform(&self, action: Action, _now: OffsetDateTime) -> BoxFuture<'_, Result<Event, Trouble>> {
+            async move {
+                match action {
+                    Action::Close { .. } => Ok(Event::Closed),
+                    _ => Err(Trouble::unknown("out of reach")),
+                }
+            }
+            .boxed()
+        }
+
+        fn current(&self) -> BoxFuture<'_, Result<Option<LeaderInfo>, Trouble>> {
+            async { Ok(None) }.boxed()
+        }
+
+        fn candidates(&self) -> BoxFuture<'_, Result<Vec<Standing>, Trouble>> {
+            async { Ok(Vec::new()) }.boxed()
+        }
+    }
+
+    /// Loops that follow the leadership end when nobody can tell of it any more, and the agent with them: swarm would start another one,
+    /// which would know nothing of having been told to leave.
+    #[tokio::test]
+    async fn what_a_barred_candidate_told_stays_told() {
+        let options = Options {
+            cluster: "lab".into(),
+            node: "m1".into(),
+            address: String::new(),
+            version: String::new(),
+            profile: Profile::DEFAULT,
+            swarm_cluster_id: String::new(),
+        };
+        let probe: Probe = Arc::new(|| async { Err(Hindrance::Barred(Error::Left)) }.boxed());
+        let (mut candidate, leadership, _gate) = stand(Arc::new(Unreachable), options, probe);
+        assert_eq!(candidate.run(CancellationToken::new()).await, Err(Error::Left));
+        assert!(leadership.has_changed().is_ok(), "somebody can still tell");
+        assert_eq!(*leadership.borrow(), Leadership::Follower { leader: None });
     }
 }

@@ -12,11 +12,13 @@ pub async fn leave_takes_our_things_away_and_nothing_else(world: &World) -> Resu
     let tasks = world.all_running_tasks().await?;
     let configs = world.docker(&["config", "ls", "--format", "{{.Name}}"]).await?;
     ensure!(configs.contains("swarmkeeper-state-parting"), "there is something to take away: {configs}");
+    let agents = world.running_tasks("swarmkeeper_keeper").await?;
     world.keeper_ok(&["leave"]).await?;
     world.nothing_of_ours_in_consul(seconds(90)).await?;
     let configs = world.docker(&["config", "ls", "--format", "{{.Name}}"]).await?;
     ensure!(!configs.contains("swarmkeeper-state-") && !configs.contains("swarmkeeper-key"), "{configs}");
     ensure!(configs.contains("parting_words"), "the stacks' configs stay: {configs}");
     ensure!(world.all_running_tasks().await? == tasks, "what ran runs");
+    ensure!(world.running_tasks("swarmkeeper_keeper").await? == agents, "an agent that is restarted begins anew");
     Ok(())
 }
