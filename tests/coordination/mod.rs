@@ -68,9 +68,12 @@ impl Candidate {
     pub fn stand_at(lock: Arc<dyn Coordination>, options: Options) -> Self {
         let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
         let node = options.node.clone();
-        let (candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, probe);
+        let (mut candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, probe);
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(candidate.run(shutdown.clone()));
+        let task = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { candidate.run(shutdown).await }
+        });
         Self { node, leadership, gate, lock, shutdown, task }
     }
 

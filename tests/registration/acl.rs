@@ -111,9 +111,12 @@ async fn work_as_leader(consul: &Consul) -> Result<(), String> {
     };
     let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
     let lock = Arc::new(ByConsul::new(consul.clone(), options.clone()));
-    let (candidate, leadership, gate) = leader::stand(Arc::clone(&lock) as _, options, probe);
+    let (mut candidate, leadership, gate) = leader::stand(Arc::clone(&lock) as _, options, probe);
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(candidate.run(shutdown.clone()));
+    let task = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { candidate.run(shutdown).await }
+    });
     let result = lead(consul, &*lock, gate, leadership).await;
     shutdown.cancel();
     let _ = task.await;

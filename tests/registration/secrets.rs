@@ -230,9 +230,12 @@ async fn a_leader_leads_on_in_the_same_term_while_its_token_is_rotated() {
     };
     let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
     let lock = Arc::new(ByConsul::new(world.consul.clone(), options.clone()));
-    let (candidate, _leadership, gate) = leader::stand(lock, options, probe);
+    let (mut candidate, _leadership, gate) = leader::stand(lock, options, probe);
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(candidate.run(shutdown.clone()));
+    let task = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { candidate.run(shutdown).await }
+    });
     let term = tokio::time::timeout(Duration::from_secs(30), gate.opened()).await.unwrap().unwrap().token;
     let next = world.server.token(&policy().hcl()).await;
     assert_eq!(world.says(&next).await.unwrap(), Renewal::Renewed);
