@@ -39,7 +39,7 @@ test: tools ## format, lints, unit tests, repository rules, a minute of fuzzing,
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --features swarmkeeper-fuzz/libfuzzer -- -D warnings
 	$(LAB) install
-	cargo test --locked --workspace --lib --bins --test tidy --test command_line --test bad_input --test oracle --test consul --test registration
+	cargo test --locked --workspace --lib --bins --test tidy --test history --test command_line --test bad_input --test oracle --test consul --test registration
 	cargo test --locked --doc
 	tests/fuzz/run.sh
 	cargo test --locked --test e2e

@@ -1,6 +1,4 @@
-# ACL policy of an agent on a worker, which never leads: it reads what the leader publishes and writes its own report.
-service_prefix "" { policy = "write" }
-node_prefix    "" { policy = "read" }
-agent    "<node>" { policy = "read" }
-key_prefix "swarmkeeper/v1/<cluster>/" { policy = "read" }
-key_prefix "swarmkeeper/v1/<cluster>/nodes/<node>" { policy = "write" }
+# ACL policy of an agent on a worker, which never leads; `swarmkeeper consul policies` prints it with your names.
+service_prefix "" { policy = "write" }                      # registering containers and the agent itself
+agent "<node>" { policy = "read" }                          # this agent's address and whether it runs scripts
+key_prefix "swarmkeeper/v1/<cluster>/" { policy = "read" }  # what the leader publishes; drains; who leads

@@ -3,10 +3,16 @@
 // A test whose world cannot be set up has failed, and says why by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "registration/acl.rs"]
+mod acl;
+#[path = "support/ca.rs"]
+mod ca;
 #[path = "registration/dns.rs"]
 mod dns;
 #[path = "registration/engine.rs"]
 mod engine;
+#[path = "registration/secrets.rs"]
+mod secrets;
 #[path = "support/consul.rs"]
 mod support;
 #[path = "registration/swarm.rs"]

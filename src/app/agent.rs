@@ -1,6 +1,7 @@
 //! What stands behind the HTTP API on every node: answers for itself, or asks the leader.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::FutureExt;
@@ -59,6 +60,8 @@ pub struct Agent {
     cluster: String,
     consul: Option<Consul>,
     api_token: Option<Sensitive<String>>,
+    /// By which the leader's certificate is trusted.
+    ca_file: Option<PathBuf>,
     self_state: watch::Receiver<SelfState>,
     place: Place,
     manager: Option<Manager>,
@@ -77,6 +80,7 @@ impl Agent {
             cluster: config.cluster.clone(),
             consul,
             api_token: config.api_token.clone(),
+            ca_file: config.tls.ca_file.clone(),
             self_state,
             place: place.clone(),
             manager,
@@ -136,7 +140,8 @@ impl Agent {
             let error = format!("this is a worker; the leader is {}", leader.node);
             return Err(CommandError::unavailable(error, "ask on a manager, or set `api_token` on every node"));
         }
-        let client = keeper::Keeper::new(&leader.address, token).map_err(CommandError::from)?;
+        let client = keeper::Keeper::trusting(&leader.address, token, self.ca_file.as_deref());
+        let client = client.map_err(CommandError::from)?;
         Ok((leader, client))
     }
 

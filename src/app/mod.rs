@@ -21,8 +21,10 @@ mod commit;
 mod git;
 mod keeper;
 mod leaving;
+pub mod policies;
 pub mod registering;
 mod relay;
+mod secrets;
 mod settings;
 pub mod start;
 mod token;
@@ -41,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Coordination as Coordinated, Election};
+use crate::http::tls::{Files, Tls};
 use crate::http::{self, Api};
 use crate::io::consul::Consul;
 use crate::io::docker::Docker;
@@ -51,6 +54,7 @@ use crate::leader::swarm::slip::Kind;
 use crate::leader::{self, ByConsul, BySwarm, Coordination, Fence, Leadership, Profile};
 use crate::notify::Notifier;
 use crate::registration::{self, SelfState};
+use crate::stacks::apply;
 use crate::telemetry;
 
 pub use commit::stack_at;
@@ -74,6 +78,7 @@ pub async fn run(config: Config) -> Result<()> {
     let docker = Docker::connect(Some(&config.docker_host)).context("docker_host")?;
     let Some(place) = start::place(&docker, &config, &shutdown).await else { return Ok(()) };
     let consul = Consul::new(config.consul.clone()).context("consul")?;
+    let tls = tls(&config).context("tls")?.map(Arc::new);
     let listeners = listen(&config, place.address).await?;
     let port = listeners.first().and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
     let (self_state, seen_by_consul) = watch::channel(place.self_state());
@@ -88,7 +93,8 @@ pub async fn run(config: Config) -> Result<()> {
     } else {
         None
     };
-    let consul = start::uses_consul(&config, lead.as_ref().map(|lead| lead.kind)).then_some(consul);
+    let lock = lead.as_ref().map(|lead| lead.kind);
+    let consul = start::uses_consul(&config, lock).then_some(consul);
     let swarm = lead.as_ref().map(|lead| lead.swarm.clone());
     let manager = match lead {
         Some(lead) => Some(stand(&config, &place, consul.as_ref(), lead, &self_state, &stages, &mut loops)?),
@@ -106,6 +112,8 @@ pub async fn run(config: Config) -> Result<()> {
         Some(_) => {}
         None => info!("registration, DNS and prefetch need Consul, and none is configured; all else works without"),
     }
+    let token = consul.clone().map(|consul| secrets::Watch::new(consul, &config, &place, lock));
+    loops.spawn("secrets", secrets::run(token, tls.clone(), stages.rest.clone()));
     let api = Api {
         keeper: Arc::clone(&agent) as _,
         metrics,
@@ -113,6 +121,8 @@ pub async fn run(config: Config) -> Result<()> {
         cluster_token: agent.cluster_token(),
         webhook_secret: config.webhook_secret.clone(),
         branch: config.git.as_ref().map(|git| git.branch.clone()).unwrap_or_default(),
+        health_is_open: config.health_is_open,
+        tls,
     };
     loops.spawn("http", http::serve(listeners, api, stages.serve.clone()));
     info!(node = %place.node, address = %place.address, manager = place.manager, cluster = config.cluster, "agent started");
@@ -170,6 +180,10 @@ async fn leave(
                 Err(error) => error!(%error, "our keys stay in consul"),
             }
         }
+        // Again: between the order and its own look, somebody may have led on and saved a state.
+        if let Err(error) = apply::leave(swarm).await {
+            error!(%error, "configs of ours stay in the swarm");
+        }
         if let Err(error) = mandate::forget(swarm).await {
             error!(%error, "our note in the swarm stays");
         }
@@ -185,7 +199,7 @@ fn candidate(config: &Config, place: &Place, port: u16, swarm_cluster_id: String
     leader::Options {
         cluster: config.cluster.clone(),
         node: place.node.clone(),
-        address: format!("http://{advertised}"),
+        address: format!("{}://{advertised}", if config.tls.certificate.is_some() { "https" } else { "http" }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         profile: match config.election {
             Election::Default => Profile::DEFAULT,
@@ -233,7 +247,7 @@ fn stand(
             );
             Road::Consul { consul, cluster, node }
         }
-        None => Road::Api(agent::cluster_token(&token)),
+        None => Road::Api { token: agent::cluster_token(&token), ca_file: config.tls.ca_file.clone() },
     };
     // Without webhooks there is nothing to deliver, and the loop would end at once.
     if !config.notify.is_empty() {
@@ -315,6 +329,12 @@ async fn tell_leadership(
             return;
         }
     }
+}
+
+/// What the API is secured with.
+fn tls(config: &Config) -> Result<Option<Tls>, http::tls::Error> {
+    let Some((cert, key)) = config.tls.certificate.clone() else { return Ok(None) };
+    Tls::new(Files { cert, key, client_ca: config.tls.client_ca_file.clone() }).map(Some)
 }
 
 async fn listen(config: &Config, node: IpAddr) -> Result<Vec<TcpListener>> {

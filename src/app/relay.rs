@@ -1,5 +1,6 @@
 //! Who is to be woken by what.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -44,7 +45,12 @@ pub enum Road {
         node: String,
     },
     /// Through the leader's API, at the address in its lock.
-    Api(ClusterToken),
+    Api {
+        /// What keepers of this cluster show each other.
+        token: ClusterToken,
+        /// By which the leader's certificate is trusted.
+        ca_file: Option<PathBuf>,
+    },
 }
 
 impl Relay {
@@ -75,8 +81,11 @@ impl Relay {
             Road::Consul { consul, cluster, node } => {
                 leader::wake::wake(consul, cluster, node).await.map_err(|error| error.to_string())
             }
-            Road::Api(token) => match leader {
-                Some(leader) => tell_by_api(&leader.address, token).await.map_err(|error| error.to_string()),
+            Road::Api { token, ca_file } => match leader {
+                Some(leader) => {
+                    let told = tell_by_api(&leader.address, token, ca_file.as_deref()).await;
+                    told.map_err(|error| error.to_string())
+                }
                 None => Err("nobody leads at the moment".to_owned()),
             },
         };
@@ -86,6 +95,6 @@ impl Relay {
     }
 }
 
-async fn tell_by_api(address: &str, token: &ClusterToken) -> Result<(), keeper::Error> {
-    keeper::Keeper::new(address, token())?.command(&Command::Wake).await.map(drop)
+async fn tell_by_api(address: &str, token: &ClusterToken, ca_file: Option<&Path>) -> Result<(), keeper::Error> {
+    keeper::Keeper::trusting(address, token(), ca_file)?.command(&Command::Wake).await.map(drop)
 }

@@ -158,7 +158,7 @@ The commit is rendered again, with the digests that it ran. Refused with the rea
     /// Empty a node without losing a request: out of DNS first, then swarm moves its tasks
     #[command(after_help = drain::EXAMPLES)]
     Drain(Drain),
-    /// Take over or take away what registrator has left on this node
+    /// Registrator's leftovers on this node, and the ACL policies that tokens need
     #[command(after_help = consul::EXAMPLES)]
     Consul(consul::Arguments),
     /// Who leads and who could; or let another lead

@@ -119,7 +119,8 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
 
 /// A client for the agent that the configuration names.
 pub fn agent(context: &Context) -> Result<Keeper, Failure> {
-    Ok(Keeper::new(&context.config.agent_url, context.config.api_token.clone())?)
+    let config = &context.config;
+    Ok(Keeper::trusting(&config.agent_url, config.api_token.clone(), config.tls.ca_file.as_deref())?)
 }
 
 /// For clap.

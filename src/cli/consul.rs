@@ -1,6 +1,6 @@
-//! `consul adopt|clean`: what registrator has left on this node, taken over or taken away.
+//! `consul adopt|clean|policies`: what registrator has left on this node, taken over or taken away; and the ACL policies that tokens need.
 //!
-//! They speak to this node's engine and Consul agent themselves, so that they work before swarmkeeper's agent does.
+//! The former two speak to this node's engine and Consul agent themselves, so that they work before swarmkeeper's agent does.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::output::{self, Context, Exit, Failure, Format, clean, table};
+use crate::app::policies::{self, Names, Policy, Role};
 use crate::app::{registering, start};
+use crate::config::Coordination;
 use crate::io::consul::Consul;
 use crate::io::docker::Docker;
 use crate::registration::adopting::{self, Review, Wish};
@@ -21,6 +23,14 @@ pub const EXAMPLES: &str = "Examples:
   swarmkeeper consul clean             what is left of containers that are gone
   swarmkeeper consul clean --hostname 3f2a9c01d2e4   registrator's own idea of this host
 On each node, inside the agent's container: docker exec CONTAINER /swarmkeeper consul adopt. Exit codes: 0 done, 1 not, or not all.";
+
+/// The same for `policies`.
+pub const POLICIES_EXAMPLES: &str = "Examples:
+  swarmkeeper consul policies                   for any node of this cluster
+  swarmkeeper consul policies --node m1         for the token of one node, by its name in Consul: the smallest there is
+  swarmkeeper consul policies --node m1 --role keeper | consul acl policy create -name keeper-m1 -rules -
+  swarmkeeper consul policies --services shop-,blog-     containers may register under these names only
+With `coordination: swarm` in the settings they have no session: the lock is elsewhere. Nothing is asked and nothing written. With --output json each is the body of Consul's PUT /v1/acl/policy.";
 
 /// `consul VERB`.
 #[derive(Debug, Args)]
@@ -37,6 +47,25 @@ enum Verb {
     /// Take away registrator's entries of containers that do not run any more
     #[command(after_help = EXAMPLES)]
     Clean(Options),
+    /// Print the smallest ACL policies that swarmkeeper's tokens need
+    #[command(after_help = POLICIES_EXAMPLES)]
+    Policies(Policies),
+}
+
+#[derive(Debug, Args)]
+struct Policies {
+    /// Of this node only, by its name in Consul
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Only this one: keeper is for agents on managers, agent for those on workers
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+    /// What the names of the containers' services may begin with [default: anything]
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    services: Vec<String>,
+    /// Text for people or JSON for machines
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +101,7 @@ pub async fn run(context: &Context, args: &Arguments) -> Result<Exit, Failure> {
     let (wish, options) = match &args.verb {
         Verb::Adopt(options) => (Wish::Adopt, options),
         Verb::Clean(options) => (Wish::Clean, options),
+        Verb::Policies(args) => return print_policies(context, args),
     };
     let config = &context.config;
     let consul = Consul::new(config.consul.clone()).map_err(failure)?;
@@ -92,6 +122,25 @@ pub async fn run(context: &Context, args: &Arguments) -> Result<Exit, Failure> {
         Format::Text => output::result(&text(&report)),
     }
     Ok(if failed == 0 { Exit::Done } else { Exit::Wrong })
+}
+
+fn print_policies(context: &Context, args: &Policies) -> Result<Exit, Failure> {
+    let names = Names {
+        cluster: context.config.cluster.clone(),
+        node: args.node.clone(),
+        services: args.services.clone(),
+        lock_in_swarm: context.config.coordination == Coordination::Swarm,
+    };
+    let roles = args.role.map_or_else(|| vec![Role::Keeper, Role::Agent], |role| vec![role]);
+    let policies: Vec<Policy> = roles.into_iter().map(|role| policies::policy(role, &names)).collect();
+    match args.output {
+        Format::Json => output::json(&policies.iter().map(Policy::body).collect::<Vec<_>>())?,
+        Format::Text => {
+            let shown = |policy: &Policy| format!("# {}: {}\n{}", policy.name, policy.description, policy.hcl());
+            output::result(&policies.iter().map(shown).collect::<Vec<_>>().join("\n\n"));
+        }
+    }
+    Ok(Exit::Done)
 }
 
 fn failure(error: impl std::fmt::Display) -> Failure {

@@ -10,7 +10,7 @@ use url::Url;
 use super::settings::{SETTINGS, Setting};
 use super::sources::{self, Content, Layer, Notes};
 use super::values::{self, Value};
-use super::{Brake, Config, Coordination, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role};
+use super::{Brake, Config, Coordination, Disk, Election, Git, Inputs, LogFormat, Orphans, Registration, Role, Tls};
 use crate::io::consul;
 use crate::model::{Finding, Sensitive};
 use crate::policy::Permissions;
@@ -41,6 +41,9 @@ fn parse_all(mut layer: Layer, read: &dyn Fn(&Path) -> io::Result<String>, notes
         };
         let parsed = layer.remove(setting.key).and_then(|raw| {
             let parsed = texts(setting, &raw.content, read).and_then(|texts| values::parse(setting, &texts));
+            if let (Content::File(path), Ok(_)) = (&raw.content, &parsed) {
+                values.1.insert(setting.key, path.clone());
+            }
             parsed.map_err(|message| notes.wrong(raw.location, setting.key, message, "")).ok()
         });
         values.0.insert(setting.key, parsed.or_else(default));
@@ -69,9 +72,9 @@ fn texts(
     }
 }
 
-/// Values that nobody has taken yet. Each accessor takes one; a kind that does not fit the table is caught by the test that takes all.
+/// Values that nobody has taken yet, and the files that values were read from. Each accessor takes one; a kind that does not fit the table is caught by the test that takes all.
 #[derive(Debug, Default)]
-struct Values(BTreeMap<&'static str, Option<Value>>);
+struct Values(BTreeMap<&'static str, Option<Value>>, BTreeMap<&'static str, PathBuf>);
 
 impl Values {
     fn take(&mut self, key: &str) -> Option<Value> {
@@ -128,10 +131,7 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
         docker_host: values.text("docker_host").unwrap_or_default(),
         docker_config: values.path("docker_config").or_else(|| home.map(|home| Path::new(home).join(".docker"))),
         registries_dir: values.path("registries_dir").unwrap_or_default(),
-        consul: consul::Options {
-            address: values.text("consul.address").unwrap_or_default(),
-            token: values.secret("consul.token"),
-        },
+        consul: build_consul(values, notes),
         consul_is_named: false,
         coordination: match values.word("coordination") {
             "consul" => Coordination::Consul,
@@ -163,6 +163,8 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
         bind: if let Some(Value::Bind(bind)) = values.take("bind") { bind } else { vec![] },
         advertise: if let Some(Value::Advertise(address)) = values.take("advertise") { Some(address) } else { None },
         api_token: values.secret("api_token"),
+        health_is_open: values.word("health") != "closed",
+        tls: build_tls(values, notes),
         webhook_secret: values.secret("webhook_secret"),
         notify: if let Some(Value::Urls(urls)) = values.take("notify") { urls } else { vec![] },
         state_dir: values.path("state_dir").unwrap_or_default(),
@@ -172,6 +174,52 @@ fn fill(values: &mut Values, home: Option<&String>, notes: &mut Notes) -> Config
         log_format: if values.word("log_format") == "json" { LogFormat::Json } else { LogFormat::Text },
         file: None,
     }
+}
+
+fn build_consul(values: &mut Values, notes: &mut Notes) -> consul::Options {
+    let mut address = values.text("consul.address").unwrap_or_default();
+    let is_https = values.switch("consul.https");
+    if !address.contains("://") {
+        address = format!("{}://{address}", if is_https { "https" } else { "http" });
+    }
+    let token_file = values.1.get("consul.token").cloned();
+    let pair = pair(["consul.cert_file", "consul.key_file"], values, notes);
+    let (cert_file, key_file) = pair.unzip();
+    let ca_file = values.path("consul.ca_file");
+    if (cert_file.is_some() || ca_file.is_some()) && !address.starts_with("https://") {
+        let message = format!("certificates are set, and {address} is not reached by https");
+        // Consul's own variables may stand in the environment for other programs.
+        notes.warnings.push(finding("consul.address", message, "write https://HOST:PORT, or set consul.https"));
+    }
+    consul::Options { address, token: values.secret("consul.token"), token_file, ca_file, cert_file, key_file }
+}
+
+fn build_tls(values: &mut Values, notes: &mut Notes) -> Tls {
+    let certificate = pair(["tls.cert_file", "tls.key_file"], values, notes);
+    let client_ca_file = values.path("tls.client_ca_file");
+    if client_ca_file.is_some() && certificate.is_none() {
+        let message = "clients can show a certificate only where the API has one";
+        notes.mistakes.push(finding("tls.client_ca_file", message, "set tls.cert_file and tls.key_file"));
+    }
+    Tls { certificate, client_ca_file, ca_file: values.path("tls.ca_file") }
+}
+
+/// A certificate and its key, both or none.
+fn pair(keys: [&'static str; 2], values: &mut Values, notes: &mut Notes) -> Option<(PathBuf, PathBuf)> {
+    let [cert, key] = keys;
+    match (values.path(cert), values.path(key)) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (found, _) => {
+            let (set, missing) = if found.is_some() { (cert, key) } else { (key, cert) };
+            notes.mistakes.push(finding(set, format!("{missing} is missing beside it"), "set both"));
+            None
+        }
+    }
+}
+
+fn finding(path: &str, message: impl Into<String>, mend: &str) -> Finding {
+    Finding { location: None, path: path.to_owned(), message: message.into(), mend: mend.to_owned() }
 }
 
 fn build_git(values: &mut Values, notes: &mut Notes) -> Option<Git> {

@@ -94,6 +94,10 @@ pub struct Config {
     pub advertise: Option<Advertise>,
     /// Opens the API to askers elsewhere.
     pub api_token: Option<Sensitive<String>>,
+    /// Whether anybody may ask for health and metrics.
+    pub health_is_open: bool,
+    /// The API over TLS.
+    pub tls: Tls,
     /// Signs webhooks.
     pub webhook_secret: Option<Sensitive<String>>,
     /// URLs that are told when a stack needs a person.
@@ -235,6 +239,17 @@ pub struct Advertise {
     pub ip: IpAddr,
     /// The port, if not the one it listens on.
     pub port: Option<u16>,
+}
+
+/// The API over TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The API's certificate and its key; without them it speaks plain HTTP.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Who shows a certificate of this CA needs no token.
+    pub client_ca_file: Option<PathBuf>,
+    /// The CA by which keepers and commands trust each other's certificates.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How is logged.

@@ -107,6 +107,8 @@ pub const DEREGISTER: &[&str] = &["always", "on-success"];
 /// See [`ROLES`].
 pub const AGENT_LOSS: &[&str] = &["keep", "critical"];
 /// See [`ROLES`].
+pub const HEALTH: &[&str] = &["open", "closed"];
+/// See [`ROLES`].
 pub const LOG_LEVELS: &[&str] = &["trace", "debug", "info", "warn", "error", "off"];
 /// See [`ROLES`].
 pub const LOG_FORMATS: &[&str] = &["text", "json"];
@@ -158,7 +160,23 @@ pub const SETTINGS: &[Setting] = &[
     ),
     row("consul.address", Kind::HttpOrSocket, "http://127.0.0.1:8500", "The node's own Consul agent")
         .also(&["CONSUL_HTTP_ADDR"]),
-    secret("consul.token", Kind::Text, "Consul's ACL token").also(&["CONSUL_HTTP_TOKEN"]),
+    row("consul.https", Kind::Switch, "false", "A `consul.address` without a scheme means https")
+        .also(&["CONSUL_HTTP_SSL"]),
+    row(
+        "consul.ca_file",
+        Kind::Path,
+        "",
+        "For https: the CA of Consul's certificate; else those that the system trusts",
+    )
+    .also(&["CONSUL_CACERT"]),
+    row("consul.cert_file", Kind::Path, "", "For https: our certificate").also(&["CONSUL_CLIENT_CERT"]),
+    row("consul.key_file", Kind::Path, "", "For https: its key").also(&["CONSUL_CLIENT_KEY"]),
+    secret(
+        "consul.token",
+        Kind::Text,
+        "Consul's ACL token; in a file it may change at any time, as the certificates may",
+    )
+    .also(&["CONSUL_HTTP_TOKEN"]),
     row(
         "coordination",
         Kind::OneOf(COORDINATIONS),
@@ -245,6 +263,21 @@ pub const SETTINGS: &[Setting] = &[
         "api_token",
         Kind::Text,
         "Opens the API to askers on other machines; without it only this node's processes may ask",
+    ),
+    row(
+        "health",
+        Kind::OneOf(HEALTH),
+        "open",
+        "Health and metrics: `open` to anybody, or `closed`: for who may ask the rest",
+    ),
+    row("tls.cert_file", Kind::Path, "", "The API's certificate; with it every address but loopback speaks https only"),
+    row("tls.key_file", Kind::Path, "", "Its key"),
+    row("tls.client_ca_file", Kind::Path, "", "Who shows a certificate of this CA needs no token"),
+    row(
+        "tls.ca_file",
+        Kind::Path,
+        "",
+        "The CA by which keepers and commands trust each other's certificates; else those that the system trusts",
     ),
     secret("webhook_secret", Kind::Text, "What signs webhooks; without it there are none"),
     secret("notify", Kind::Urls, "URLs that are told when a stack needs a person, or no longer does"),

@@ -390,3 +390,30 @@ fn the_policy_stands_in_the_file_and_its_mistakes_are_told_with_all_others() {
     "#);
     insta::assert_snapshot!(World::file("polcy: {}\n").mistakes(), @r#"/etc/swarmkeeper.yml:1:1: polcy: no such setting (did you mean policy?)"#);
 }
+
+#[test]
+fn consuls_own_variables_lead_to_tls() {
+    let world = World::default()
+        .with_env("CONSUL_HTTP_ADDR", "10.0.0.1:8501")
+        .with_env("CONSUL_HTTP_SSL", "true")
+        .with_env("CONSUL_CACERT", "/tls/ca.pem")
+        .with_env("CONSUL_CLIENT_CERT", "/tls/agent.pem")
+        .with_env("CONSUL_CLIENT_KEY", "/tls/agent.key");
+    let consul = world.config().consul;
+    assert_eq!(consul.address, "https://10.0.0.1:8501");
+    assert_eq!(consul.ca_file.as_deref(), Some(Path::new("/tls/ca.pem")));
+    assert_eq!(consul.cert_file.as_deref(), Some(Path::new("/tls/agent.pem")));
+    assert_eq!(consul.key_file.as_deref(), Some(Path::new("/tls/agent.key")));
+    let plain = World::default().with_env("CONSUL_CACERT", "/tls/ca.pem").resolve().unwrap();
+    assert!(plain.warnings[0].message.contains("not reached by https"), "{:?}", plain.warnings);
+}
+
+#[test]
+fn half_a_certificate_is_a_mistake() {
+    for (set, missing) in [("CONSUL_CLIENT_CERT", "consul.key_file"), ("SWARMKEEPER_TLS_KEY_FILE", "tls.cert_file")] {
+        let mistakes = World::default().with_env(set, "/x").resolve().unwrap_err().to_string();
+        assert!(mistakes.contains(missing), "{mistakes}");
+    }
+    let alone = World::default().with_env("SWARMKEEPER_TLS_CLIENT_CA_FILE", "/x").resolve().unwrap_err().to_string();
+    assert!(alone.contains("tls.cert_file"), "{alone}");
+}

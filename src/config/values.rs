@@ -48,7 +48,7 @@ pub(super) fn parse(setting: &Setting, texts: &[String]) -> Result<Value, String
         Kind::Text => single(|text| Some(Value::Text(Sensitive::new(text.to_owned())))),
         Kind::Cluster => single(cluster),
         Kind::Http => single(http),
-        Kind::HttpOrSocket => single(|text| socket(text).or_else(|| http(text))),
+        Kind::HttpOrSocket => single(|text| socket(text).or_else(|| http_or_bare(text))),
         Kind::GitUrl => single(git_url),
         Kind::Branch => single(branch),
         Kind::FolderInRepo => single(folder_in_repo),
@@ -104,6 +104,11 @@ fn http(address: &str) -> Option<Value> {
     let url = Url::parse(&address).ok()?;
     let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
     fits.then(|| text(address.trim_end_matches('/')))
+}
+
+/// One without a scheme stays so: another setting says which.
+fn http_or_bare(address: &str) -> Option<Value> {
+    http(address).map(|value| if address.contains("://") { value } else { text(address.trim_end_matches('/')) })
 }
 
 fn socket(address: &str) -> Option<Value> {

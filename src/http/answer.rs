@@ -47,6 +47,14 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// To a peer that asks more often than [`super::limits`] allow.
+pub(super) fn too_many() -> Response {
+    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address", "ask more seldom");
+    let mut response = refusal.into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
+}
+
 /// A yes: one line for the person who asked.
 #[derive(Debug, Serialize)]
 pub(super) struct Message {

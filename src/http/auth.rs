@@ -12,18 +12,23 @@ use super::answer::Refusal;
 use super::{Api, Asker};
 use crate::model::Sensitive;
 
-/// The address of the socket a request came from; [`super::server`] puts it into every request.
+/// Where a request came from; [`super::server`] puts it into every request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub SocketAddr);
+pub(super) struct Peer {
+    /// The address of the socket.
+    pub address: SocketAddr,
+    /// True if the peer showed a certificate of `tls.client_ca_file`.
+    pub is_certified: bool,
+}
 
 /// Lets a request through with its [`Asker`], or answers 401.
 pub(super) async fn require(
     State(api): State<Api>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match identify(peer.ip(), request.headers(), api.api_token.as_ref(), (api.cluster_token)().as_ref()) {
+    match identify(peer, request.headers(), api.api_token.as_ref(), (api.cluster_token)().as_ref()) {
         Ok(asker) => {
             request.extensions_mut().insert(asker);
             next.run(request).await
@@ -34,7 +39,7 @@ pub(super) async fn require(
 
 /// A bearer is judged by his token alone, even on loopback: a wrong token is a mistake that its owner wants to hear of.
 fn identify(
-    peer: IpAddr,
+    peer: Peer,
     headers: &HeaderMap,
     api_token: Option<&Sensitive<String>>,
     cluster_token: Option<&Sensitive<String>>,
@@ -52,7 +57,8 @@ fn identify(
             "show the token that api_token holds, or ask on the node itself without any",
         ));
     }
-    if peer.to_canonical().is_loopback() && is_direct(headers) {
+    let is_local = peer.address.ip().to_canonical().is_loopback() && is_direct(headers);
+    if is_local || peer.is_certified {
         return Ok(Asker::Person);
     }
     Err(match api_token {
@@ -74,7 +80,9 @@ fn identify(
 fn is_direct(headers: &HeaderMap) -> bool {
     let relayed = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    !relayed && !headers.contains_key(header::ORIGIN) && names_loopback(host)
+    // Browsers say so of requests without an `Origin` too, such as an image's.
+    let by_a_page = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    !relayed && !by_a_page && !headers.contains_key(header::ORIGIN) && names_loopback(host)
 }
 
 fn names_loopback(host: &str) -> bool {
@@ -111,8 +119,12 @@ mod tests {
             map.insert(*name, value.parse().unwrap());
         }
         let (api, internal) = (Sensitive::new("api".to_owned()), Sensitive::new("internal".to_owned()));
-        let found = identify(peer.parse().unwrap(), &map, Some(&api), Some(&internal)).ok();
+        let found = identify(at(peer), &map, Some(&api), Some(&internal)).ok();
         assert_eq!(found, expect, "{peer} with {headers:?}");
+    }
+
+    fn at(ip: &str) -> Peer {
+        Peer { address: SocketAddr::new(ip.parse().unwrap(), 40000), is_certified: false }
     }
 
     #[test]
@@ -147,6 +159,7 @@ mod tests {
     #[test]
     fn a_page_in_a_browser_on_the_node_is_not_its_user() {
         check("127.0.0.1", &[("host", "localhost:7979"), ("origin", "https://evil.example")], None);
+        check("127.0.0.1", &[("host", "localhost:7979"), ("sec-fetch-site", "cross-site")], None);
         check("127.0.0.1", &[("host", "rebound.evil.example:7979")], None);
         check("127.0.0.1", &[], None);
     }
@@ -155,9 +168,9 @@ mod tests {
     fn without_tokens_only_loopback_passes() {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, "Bearer ".parse().unwrap());
-        let refusal = identify("10.0.0.9".parse().unwrap(), &HeaderMap::new(), None, None).unwrap_err();
+        let refusal = identify(at("10.0.0.9"), &HeaderMap::new(), None, None).unwrap_err();
         assert_eq!(refusal.status, StatusCode::UNAUTHORIZED);
         assert!(refusal.next.contains("api_token"), "{}", refusal.next);
-        assert!(identify("10.0.0.9".parse().unwrap(), &headers, None, None).is_err());
+        assert!(identify(at("10.0.0.9"), &headers, None, None).is_err());
     }
 }

@@ -9,22 +9,25 @@
 //!
 //! # Who may ask what
 //!
-//! * `/healthz`, `/readyz` and `/metrics` are open: they name no secret and change nothing.
+//! * `/healthz`, `/readyz` and `/metrics` are open, unless a setting closes them: they name no secret and change nothing.
 //! * Webhooks prove themselves with `webhook_secret` and can only *wake*: git is asked again, so a stranger's payload, a replayed
 //!   one or a forged branch changes nothing that runs.
-//! * Everything else is for this node's own processes (a loopback peer, no proxy in between), for a bearer of
-//!   `api_token`, and for other keepers of the cluster.
+//! * Everything else is for this node's own processes (a loopback peer, no proxy and no browser's page in between), for a bearer of
+//!   `api_token`, for who shows a certificate of `tls.client_ca_file`, and for other keepers of the cluster.
 //!
 //! # Limits
 //!
 //! Connections per listener, bytes of a body and the time for headers, body and answer are constants of [`server`] and
 //! [`webhooks`]. HTTP/1 has one request in flight per connection, so the limit of connections is also that of requests;
-//! each listener has its own, so strangers on the network cannot starve this node's health checks.
+//! each listener has its own, so strangers on the network cannot starve this node's health checks. One peer's connections and its
+//! requests in a second are limited by [`limits`].
 
 mod answer;
 mod api;
 mod auth;
+pub mod limits;
 pub mod server;
+pub mod tls;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -39,6 +42,7 @@ use crate::model::{Sensitive, StackName};
 use crate::status::{ClusterStatus, Command, LeaderReport, StackHistory};
 
 pub use server::serve;
+use tls::Tls;
 
 /// What stands behind the requests: the agent on this node.
 pub trait Keeper: Send + Sync + 'static {
@@ -138,6 +142,10 @@ pub struct Api {
     pub webhook_secret: Option<Sensitive<String>>,
     /// The branch whose pushes wake us.
     pub branch: String,
+    /// False: who asks for health and metrics needs what the rest needs.
+    pub health_is_open: bool,
+    /// What listeners beyond loopback are secured with; none: nothing.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Gives what keepers of this cluster show each other, once it is known.
@@ -145,7 +153,12 @@ pub type ClusterToken = Arc<dyn Fn() -> Option<Sensitive<String>> + Send + Sync>
 
 /// All routes.
 pub fn router(api: Api) -> Router {
-    let guarded = Router::new()
+    let health = Router::new()
+        .route("/healthz", get(api::healthz))
+        .route("/readyz", get(api::readyz))
+        .route("/metrics", get(api::metrics));
+    let (open, closed) = if api.health_is_open { (health, Router::new()) } else { (Router::new(), health) };
+    let guarded = closed
         .route("/v1/status", get(api::status))
         .route("/v1/stacks", get(api::stacks))
         .route("/v1/stacks/{name}", get(api::stack))
@@ -160,11 +173,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/leader/step-down", post(api::step_down))
         .route("/v1/wake", post(api::wake))
         .layer(axum::middleware::from_fn_with_state(api.clone(), auth::require));
-    Router::new()
-        .route("/healthz", get(api::healthz))
-        .route("/readyz", get(api::readyz))
-        .route("/metrics", get(api::metrics))
-        .route("/v1/webhooks/github", post(webhooks::github))
+    open.route("/v1/webhooks/github", post(webhooks::github))
         .route("/v1/webhooks/generic", post(webhooks::generic))
         .merge(guarded)
         .fallback(api::not_found)
@@ -195,4 +204,9 @@ impl From<keeper::Error> for CommandError {
 }
 
 #[cfg(test)]
+#[path = "../../tests/support/ca.rs"]
+mod ca;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -104,8 +104,8 @@ fn cluster() -> ClusterStatus {
 }
 
 /// A server on port 0, its keeper, and a way to end it.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub address: SocketAddr,
     keeper: Arc<Recorder>,
     shutdown: CancellationToken,
     done: tokio::task::JoinHandle<()>,
@@ -117,18 +117,27 @@ impl Server {
     }
 
     async fn start_with(webhook_secret: Option<&str>) -> Self {
+        let secret = webhook_secret.map(|secret| Sensitive::new(secret.into()));
+        Self::start_at(Ipv4Addr::LOCALHOST, |api| api.webhook_secret = secret).await
+    }
+
+    /// With other settings than usual.
+    pub async fn start_at(ip: Ipv4Addr, change: impl FnOnce(&mut Api)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let keeper = Arc::new(Recorder::default());
-        let api = Api {
+        let mut api = Api {
             keeper: keeper.clone(),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             api_token: Some(Sensitive::new("api".into())),
             cluster_token: Arc::new(|| Some(Sensitive::new("internal".into()))),
-            webhook_secret: webhook_secret.map(|secret| Sensitive::new(secret.into())),
+            webhook_secret: None,
             branch: "main".into(),
+            health_is_open: true,
+            tls: None,
         };
+        change(&mut api);
         let shutdown = CancellationToken::new();
         let done = tokio::spawn(serve(vec![listener], api, shutdown.clone()));
         Self { address, keeper, shutdown, done }
@@ -152,7 +161,7 @@ impl Server {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         self.keeper.asked.lock().unwrap().clone()
     }
 }
@@ -414,4 +423,20 @@ async fn shutdown_ends_idle_connections_at_once_and_gives_a_request_its_time() {
     assert!(took >= server::DRAIN_TIMEOUT && took < server::DRAIN_TIMEOUT * 2, "{took:?}");
     assert!(hanging.await.unwrap().is_err());
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn health_and_metrics_can_be_closed() {
+    for (is_open, expect) in [(true, 200), (false, 401)] {
+        let server = Server::start_at(Ipv4Addr::LOCALHOST, |api| api.health_is_open = is_open).await;
+        *server.keeper.health.lock().unwrap() = Health { live: true, ready: true, problems: vec![] };
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            // A stranger: somebody's proxy hands him on.
+            let ask = || reqwest::Client::new().get(server.url(path)).header("via", "1.1 proxy");
+            assert_eq!(ask().send().await.unwrap().status().as_u16(), expect, "{path}");
+            assert_eq!(ask().bearer_auth("api").send().await.unwrap().status().as_u16(), 200, "{path}");
+            let own = reqwest::get(server.url(path)).await.unwrap();
+            assert_eq!(own.status().as_u16(), 200, "{path}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Another keeper over HTTP: what the commands of a person ask this node's agent, and what a follower asks the leader.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -71,6 +72,11 @@ pub enum Error {
 impl Keeper {
     /// For the agent at `address`, such as `http://127.0.0.1:7979`.
     pub fn new(address: &str, token: Option<Sensitive<String>>) -> Result<Self, Error> {
+        Self::trusting(address, token, None)
+    }
+
+    /// The same; over https it trusts certificates of the CA in this file only, if one is named.
+    pub fn trusting(address: &str, token: Option<Sensitive<String>>, ca_file: Option<&Path>) -> Result<Self, Error> {
         let bad = |reason: String| Error::Address { address: address.to_owned(), reason };
         let base = Url::parse(address).map_err(|error| bad(error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") {
@@ -85,6 +91,14 @@ impl Keeper {
         if base.scheme() == "http" {
             // Otherwise building the client fails where no CA roots are installed, as in an image from scratch.
             http = http.tls_certs_only([]);
+        } else if let Some(path) = ca_file {
+            let bad = |reason: String| bad(format!("tls.ca_file {}: {reason}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+            let roots = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+            if roots.is_empty() {
+                return Err(bad("there is no certificate in it".into()));
+            }
+            http = http.tls_certs_only(roots);
         }
         let http = http.build().map_err(|error| bad(error.to_string()))?;
         Ok(Self { http, base, token })

@@ -1,5 +1,6 @@
 //! The lock in Consul: a key, held by a session that ends with this node or with this process's signs of life.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -26,7 +27,7 @@ const WATCH_WAIT: Duration = Duration::from_mins(1);
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 
 /// The service that candidates' checks belong to.
-const SERVICE: &str = "swarmkeeper-leader";
+pub const SERVICE: &str = "swarmkeeper-leader";
 
 /// Consul's coordination.
 pub struct ByConsul {
@@ -35,6 +36,8 @@ pub struct ByConsul {
     keys: Keys,
     /// Of our service, its check and our sessions.
     id: String,
+    /// [`Consul::renewals`] when the check was registered.
+    registered_at: AtomicU64,
 }
 
 impl ByConsul {
@@ -43,7 +46,7 @@ impl ByConsul {
         let keys = Keys::new(&options.cluster);
         // With the cluster in it: two swarms on one Consul may have a node of the same name each.
         let id = format!("{}{}", id_prefix(&options.cluster), options.node);
-        Self { consul, options, keys, id }
+        Self { consul, options, keys, id, registered_at: AtomicU64::new(0) }
     }
 }
 
@@ -82,8 +85,13 @@ impl ByConsul {
             // The candidate's own affair.
             Action::Probe => Event::Probed,
             Action::Register => {
-                consul.heartbeat_register(&self.heartbeat()).await?;
+                self.register().await?;
                 Event::Registered
+            }
+            // Consul's agent would go on telling its servers about the check with the token of the time before.
+            Action::Beat { .. } if consul.renewals() != self.registered_at.load(Ordering::Relaxed) => {
+                self.register().await?;
+                Event::Beaten
             }
             Action::Beat { note } => {
                 consul.heartbeat_pass(&self.id, &note, brief).await?;
@@ -114,6 +122,14 @@ impl ByConsul {
                 Event::Closed
             }
         })
+    }
+
+    /// Registers the check, passing, which is a sign of life too.
+    async fn register(&self) -> Result<(), consul::Error> {
+        let renewals = self.consul.renewals();
+        self.consul.heartbeat_register(&self.heartbeat()).await?;
+        self.registered_at.store(renewals, Ordering::Relaxed);
+        Ok(())
     }
 
     /// An earlier process that crashed left a session behind, which our heartbeats on the same check would keep alive.

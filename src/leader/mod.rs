@@ -86,7 +86,7 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub use consul::{ByConsul, current};
+pub use consul::{ByConsul, SERVICE, current};
 pub use coordination::{Coordination, Trouble};
 pub use fence::{Fence, FenceError, Gate};
 pub use keys::Keys;

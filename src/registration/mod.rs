@@ -183,24 +183,37 @@ impl<E: Engine> Registrar<E> {
                 self.consul.agent_services_as::<Entry>(),
                 self.consul.agent_checks_as::<Standing>(),
                 agent_ways(&self.consul, self.ways),
+                self.consul.token_id(),
             )
         };
-        let Some((node, services, checks, ways)) = shutdown.run_until_cancelled(observed).await else {
+        let Some((node, services, checks, ways, token_id)) = shutdown.run_until_cancelled(observed).await else {
             return Ok(Outcome { unfinished: true, ..Outcome::default() });
         };
-        let (services, checks, ways) = (services?, checks?, ways?);
+        let (services, checks, ways, token_id) = (services?, checks?, ways?, token_id?);
         self.ways = Some(ways);
         self.reported.retain(|check, _| checks.contains_key(check));
         self.look_back(&services, &checks, now);
 
         let address = self.options.node_address.unwrap_or(ways.address);
         let mut outcome = Outcome::default();
+<<<<<<< HEAD
         let own = self.own(address, &with_engine(state, node.as_ref().err()));
         let own_id = own.registration.id.clone();
         let node = match node {
             Ok(node) => {
                 let stay = self.learn(&node, &services, &mut outcome.remarks).await;
                 Some((node, stay))
+=======
+        let mut own = self.own(address, &with_engine(state, node.as_ref().err()));
+        own.made_with(token_id.as_deref());
+        let mut unpublished = BTreeSet::new();
+        let containers = match node {
+            Ok(node) => {
+                let mut wanted = self.wanted(&node, address, ways, &services, &mut outcome.remarks).await;
+                wanted.0.iter_mut().for_each(|wanted| wanted.made_with(token_id.as_deref()));
+                unpublished = wanted::unpublished(&node.containers, &self.facts);
+                Some(wanted)
+>>>>>>> issue4
             }
             Err(error) => {
                 outcome.engine = Some(error);

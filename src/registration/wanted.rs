@@ -130,10 +130,27 @@ impl Wanted {
         Self { registration, reports, maintenance: None, is_provisional: false }
     }
 
+<<<<<<< HEAD
     /// The same with its checks standing as reported, so that it appears in Consul as it is and not as critical.
     #[must_use]
     pub fn as_reported(mut self) -> Self {
         for check in &mut self.registration.checks {
+=======
+    /// Notes in the hash with which token it is registered, so that another token registers it again: Consul's agent goes on using
+    /// the one that a registration came with, also when that has been deleted.
+    pub fn made_with(&mut self, token_id: Option<&str>) {
+        if let Some(id) = token_id
+            && let Some(hash) = self.registration.meta.get_mut(META_HASH)
+        {
+            *hash = digits(format!("{hash} {id}").as_bytes());
+        }
+    }
+
+    /// The registration with its checks standing as reported, so that it appears in Consul as it is and not as critical.
+    pub fn registration_as_reported(&self) -> Registration {
+        let mut registration = self.registration.clone();
+        for check in &mut registration.checks {
+>>>>>>> issue4
             if let Some(report) = self.reports.iter().find(|report| report.check == check.id) {
                 check.status = Some(report.status);
             }
@@ -445,7 +462,10 @@ pub(super) fn health_check(id: &str) -> String {
 
 /// The first 16 digits of the SHA-256 over the registration as it is sent.
 fn hash(registration: &Registration) -> String {
-    let text = serde_json::to_vec(registration).unwrap_or_default();
+    digits(&serde_json::to_vec(registration).unwrap_or_default())
+}
+
+fn digits(text: &[u8]) -> String {
     let mut digits = hex::encode(Sha256::digest(text));
     digits.truncate(16);
     digits

@@ -38,7 +38,7 @@ const PASSES_MAX: usize = 200;
 
 /// A thousand services of one node that have not changed: a pass of ours, and as registrator does it, which registers each anew.
 pub async fn unchanged(world: &World) -> Result<Vec<Figure>> {
-    let consul = Consul::new(At { address: world.consul_unrecorded(NODE), token: None })?;
+    let consul = Consul::new(At { address: world.consul_unrecorded(NODE), ..At::default() })?;
     let engine = FakeEngine::default();
     for (number, port) in (0..SERVICES).zip(10_000..) {
         let made = container(&format!("bench{number}"), port).label("SERVICE_NAME", &format!("bench{}", number % 100));

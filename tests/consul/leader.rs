@@ -201,10 +201,7 @@ async fn agents_are_told_of_a_change_by_one_key_and_of_nothing_else() {
 
 #[tokio::test]
 async fn the_smallest_documented_policy_is_enough_and_a_smaller_one_says_what_is_missing() {
-    let acl = json!({"acl": {
-        "enabled": true, "default_policy": "deny", "tokens": {"master": "root", "agent": "root"},
-    }});
-    let server = ConsulServer::start_with(acl, Some("root")).await;
+    let server = ConsulServer::start_denying().await;
     let rules = r#"
         service_prefix "" { policy = "write" }
         node_prefix ""    { policy = "read" }
@@ -212,7 +209,7 @@ async fn the_smallest_documented_policy_is_enough_and_a_smaller_one_says_what_is
         session "consul-test" { policy = "write" }
         key_prefix "swarmkeeper/v1/test/" { policy = "write" }
     "#;
-    let token = token(&server, "all", rules).await;
+    let token = server.token(rules).await;
     let leader = Candidate::stand(server.client_with(Some(&token)), "n1");
     leader.opens().await;
     leader.fence.kv_txn(set("allowed")).await.unwrap();
@@ -220,17 +217,5 @@ async fn the_smallest_documented_policy_is_enough_and_a_smaller_one_says_what_is
     let denied = leader.fence.kv_txn(elsewhere).await.unwrap_err().to_string();
     assert!(denied.contains("the token needs key_prefix"), "{denied}");
     let nobody = server.client_with(None).kv_put(&lock_key(), Vec::new()).await.unwrap_err().to_string();
-    assert!(nobody.contains(r#"key_prefix "swarmkeeper/v1/test/leader" { policy = "write" }"#), "{nobody}");
-}
-
-/// Makes a policy and a token that has it.
-async fn token(server: &ConsulServer, name: &str, rules: &str) -> String {
-    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-    let put = async |path: &str, body: serde_json::Value| {
-        let request = http.put(format!("{}/v1/acl/{path}", server.address())).header("X-Consul-Token", "root");
-        request.json(&body).send().await.unwrap().json::<serde_json::Value>().await.unwrap()
-    };
-    put("policy", json!({"Name": name, "Rules": rules})).await;
-    let token = put("token", json!({"Policies": [{"Name": name}]})).await;
-    token["SecretID"].as_str().unwrap().to_owned()
+    assert!(nobody.contains(r#"key_prefix "swarmkeeper/v1/test/" { policy = "write" }"#), "{nobody}");
 }

@@ -70,8 +70,10 @@ impl Candidate {
         let node = options.node.clone();
         let (mut candidate, leadership, gate) = leader::stand(Arc::clone(&lock), options, probe);
         let shutdown = CancellationToken::new();
-        let until = shutdown.clone();
-        let task = tokio::spawn(async move { candidate.run(until).await });
+        let task = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { candidate.run(shutdown).await }
+        });
         Self { node, leadership, gate, lock, shutdown, task }
     }
 

@@ -8,6 +8,7 @@
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -22,6 +23,9 @@ const START_MAX: Duration = Duration::from_mins(1);
 
 /// How often a start is tried with other ports, should somebody take one between our look and Consul's.
 const ATTEMPTS_MAX: usize = 3;
+
+/// The token that may do everything, where ACLs are on.
+pub const ROOT: &str = "root";
 
 /// The node's name of a server that is alone.
 const NAME: &str = "consul-test";
@@ -52,6 +56,40 @@ impl ConsulServer {
             }
         }
         panic!("consul did not start in {ATTEMPTS_MAX} attempts");
+    }
+
+    /// Starts a server that denies what no policy allows; [`Self::client`] may do everything.
+    pub async fn start_denying() -> Self {
+        Self::start_with(Self::denying(), Some(ROOT)).await
+    }
+
+    /// The configuration of a server that denies what no policy allows.
+    pub fn denying() -> Value {
+        json!({"acl": {"enabled": true, "default_policy": "deny", "tokens": {"master": ROOT, "agent": ROOT}}})
+    }
+
+    /// Makes a policy with these lines, and a token that has it.
+    pub async fn token(&self, rules: &str) -> String {
+        // Two of one name are refused.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.acl(reqwest::Method::PUT, "policy", json!({"Name": name, "Rules": rules})).await;
+        let token = self.acl(reqwest::Method::PUT, "token", json!({"Policies": [{"Name": name}]})).await;
+        token["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    /// Deletes a token.
+    pub async fn delete_token(&self, token: &str) {
+        let id = self.client_with(Some(token)).token_self().await.unwrap().unwrap();
+        self.acl(reqwest::Method::DELETE, &format!("token/{id}"), Value::Null).await;
+    }
+
+    async fn acl(&self, method: reqwest::Method, path: &str, body: Value) -> Value {
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let request = http.request(method, format!("{}/v1/acl/{path}", self.address())).header("X-Consul-Token", ROOT);
+        let answer = request.json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+        answer.json().await.unwrap()
     }
 
     /// Starts servers that elect their Raft leader among them.
@@ -90,6 +128,11 @@ impl ConsulServer {
         self.ports.server
     }
 
+    /// Such as `https://127.0.0.1:34568`; it answers there if its configuration names a certificate.
+    pub fn https_address(&self) -> String {
+        format!("https://127.0.0.1:{}", self.ports.https)
+    }
+
     /// Where it answers DNS, on loopback.
     pub fn dns_port(&self) -> u16 {
         self.ports.dns
@@ -103,7 +146,7 @@ impl ConsulServer {
     /// A client with another token.
     pub fn client_with(&self, token: Option<&str>) -> Consul {
         let token = token.map(|token| Sensitive::new(token.to_owned()));
-        Consul::new(Options { address: self.address(), token }).unwrap()
+        Consul::new(Options { address: self.address(), token, ..Options::default() }).unwrap()
     }
 
     /// Kills the server as a power cut would; its data stays.
@@ -163,15 +206,17 @@ struct Ports {
     dns: u16,
     server: u16,
     serf: u16,
+    https: u16,
 }
 
 impl Ports {
     fn free() -> Self {
-        Self { http: free_port(), dns: free_port(), server: free_port(), serf: free_port() }
+        Self { http: free_port(), dns: free_port(), server: free_port(), serf: free_port(), https: free_port() }
     }
 }
 
-fn write_config(dir: &Path, name: &str, Ports { http, dns, server, serf }: Ports, more: &Value) {
+fn write_config(dir: &Path, name: &str, Ports { http, dns, server, serf, https }: Ports, more: &Value) {
+    let https_or_none = if more.get("cert_file").is_some() { i32::from(https) } else { -1 };
     let mut config = json!({
         "node_name": name,
         "server": true,
@@ -183,7 +228,7 @@ fn write_config(dir: &Path, name: &str, Ports { http, dns, server, serf }: Ports
         "performance": { "raft_multiplier": 1 },
         "ports": {
             "http": http, "dns": dns, "server": server, "serf_lan": serf,
-            "serf_wan": -1, "grpc": -1, "https": -1
+            "serf_wan": -1, "grpc": -1, "https": https_or_none
         },
     });
     let (Some(config_map), Some(more)) = (config.as_object_mut(), more.as_object()) else { unreachable!() };
@@ -193,7 +238,7 @@ fn write_config(dir: &Path, name: &str, Ports { http, dns, server, serf }: Ports
 
 fn spawn(dir: &Path) -> Child {
     // A client of the library installs the process's TLS provider.
-    drop(Consul::new(Options { address: "127.0.0.1:1".to_owned(), token: None }));
+    drop(Consul::new(Options { address: "127.0.0.1:1".to_owned(), ..Options::default() }));
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
     Command::new(binary())
         .arg("agent")

@@ -4,7 +4,6 @@ use super::facts::{ConsulFacts, Facts};
 use super::{Check, SwarmFacts};
 use crate::config::{Config, Coordination, Role};
 use crate::image::ImageRef;
-use crate::io::consul::acl::Right;
 use crate::io::dns;
 use crate::io::docker::{Info, SwarmState};
 use crate::leader::swarm::slip::Kind;
@@ -45,14 +44,14 @@ pub fn diagnose(config: &Config, facts: &Facts) -> Vec<Check> {
             let what = "none is configured: registration, DNS and prefetch need one, all else works without";
             checks.push(Check::pass("consul", what));
         }
-        Ok(consul) => checks.extend(consul_checks(config, consul, swarm_id(facts))),
+        Ok(consul) => checks.extend(consul_checks(config, consul, facts)),
         Err(error) => {
             let mend = "run a Consul agent on this node, set consul.address, or `coordination: swarm` to do without";
             checks.push(Check::fail("consul", error, mend));
         }
     }
     if uses_consul(config, facts) {
-        checks.push(dns(&facts.dns));
+        checks.push(dns(config, &facts.dns));
     }
     if is_manager(config, facts) {
         checks.push(git(config));
@@ -133,7 +132,7 @@ fn nodes(nodes: &[Node]) -> Check {
     Check::warn("nodes", down.join(", "), "bring them back, or docker node rm what is gone for good")
 }
 
-fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) -> Vec<Check> {
+fn consul_checks(config: &Config, consul: &ConsulFacts, facts: &Facts) -> Vec<Check> {
     let agent = &consul.agent;
     let mut checks =
         vec![Check::pass("consul", format!("{}, node {} in {}", agent.version, agent.node, agent.datacenter))];
@@ -147,23 +146,29 @@ fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) 
     checks.push(match &consul.rights_missing {
         Ok(missing) if missing.is_empty() => Check::pass("consul rights", "all that are needed"),
         Ok(missing) => {
-            let rules: Vec<_> = missing.iter().map(rule).collect();
             let what = if config.consul.token.is_none() {
                 "no token is set, and some rights are missing"
             } else {
                 "the token lacks rights"
             };
-            Check::fail("consul rights", what, format!("add to its policy: {}", rules.join(" ")))
+            Check::fail("consul rights", what, format!("add to its policy: {}", missing.join(" ")))
         }
         Err(error) => Check::fail("consul rights", error, "set consul.token to a token that Consul knows"),
     });
-    if let (Ok(Some(claim)), Some(id)) = (&consul.claim, swarm_id)
+    if let (Ok(Some(claim)), Some(id)) = (&consul.claim, swarm_id(facts))
         && claim != id
     {
         let what = format!("{} belongs to another swarm on this Consul", config.cluster);
         checks.push(Check::fail("cluster", what, "set `cluster` to a name of its own"));
     }
-    checks.push(match &consul.agents {
+    checks.extend(agents(config, consul, facts));
+    checks
+}
+
+/// None where the token of a worker, which may not see the nodes, shows nothing.
+fn agents(config: &Config, consul: &ConsulFacts, facts: &Facts) -> Option<Check> {
+    Some(match &consul.agents {
+        Ok((_, all)) if all.is_empty() && config.consul.token.is_some() && !is_manager(config, facts) => return None,
         Ok((passing, all)) if all.is_empty() => Check::warn(
             "agents",
             format!("{} in Consul", passing.len()),
@@ -177,16 +182,10 @@ fn consul_checks(config: &Config, consul: &ConsulFacts, swarm_id: Option<&str>) 
             }
         },
         Err(error) => Check::warn("agents", error, "look again when Consul answers"),
-    });
-    checks
+    })
 }
 
-/// A right as a line of a policy.
-fn rule(right: &Right) -> String {
-    format!("{} \"{}\" {{ policy = \"{}\" }}", right.resource, right.segment, right.access)
-}
-
-fn dns(found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
+fn dns(config: &Config, found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
     let name = format!("{SERVICE}.service.consul");
     match found {
         Ok(addresses) => {
@@ -194,7 +193,12 @@ fn dns(found: &Result<Vec<std::net::IpAddr>, dns::Error>) -> Check {
             Check::pass("dns", format!("{name} is {}", addresses.join(", ")))
         }
         Err(error @ dns::Error::Unknown { .. }) => {
-            Check::warn("dns", error.to_string(), "run the agent; it registers itself")
+            let mend = if config.consul.token.is_some() {
+                r#"run the agent, which registers itself; where ACLs deny by default, Consul's anonymous token needs service_prefix "" and node_prefix "", both with policy read"#
+            } else {
+                "run the agent; it registers itself"
+            };
+            Check::warn("dns", error.to_string(), mend)
         }
         Err(error) => Check::warn("dns", error.to_string(), "let Consul's DNS listen at port 8600 of this node"),
     }
@@ -242,7 +246,7 @@ fn swarm_id(facts: &Facts) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
@@ -341,7 +345,7 @@ all is well
         swarm.services.push(service);
         let consul = facts.consul.as_mut().unwrap();
         consul.raft_leader = Ok(None);
-        consul.rights_missing = Ok(vec![Right { resource: "session", segment: "m1".into(), access: "write" }]);
+        consul.rights_missing = Ok(vec![r#"session "m1" { policy = "write" }"#.to_owned()]);
         consul.claim = Ok(Some("swarm-2".into()));
         consul.agents = Ok((["m1".to_owned()].into(), ["m1".to_owned(), "m2".to_owned()].into()));
         let server: SocketAddr = "127.0.0.1:8600".parse().unwrap();
@@ -417,6 +421,20 @@ ok    consul        none is configured: registration, DNS and prefetch need one,
 ok    git settings  https://git.example.com/ops.git main
 all is well
 "#);
+    }
+
+    #[test]
+    fn a_workers_token_that_shows_no_agents_is_not_taken_for_their_absence() {
+        let mut facts = well();
+        facts.consul.as_mut().unwrap().agents = Ok((BTreeSet::new(), BTreeSet::new()));
+        let server: SocketAddr = "127.0.0.1:8600".parse().unwrap();
+        facts.dns = Err(dns::Error::Unknown { server, name: "swarmkeeper.service.consul".into() });
+        let config = config(&[("SWARMKEEPER_CONSUL_TOKEN", "t0ken"), ("SWARMKEEPER_GIT_URL", "https://x/y.git")]);
+        let of = |facts: &Facts, name| diagnose(&config, facts).into_iter().find(|check| check.name == name);
+        assert!(of(&facts, "agents").is_some());
+        assert!(render(&[of(&facts, "dns").unwrap()], Paint::PLAIN).contains("anonymous token"));
+        facts.engine.as_mut().unwrap().swarm.as_mut().unwrap().manager = false;
+        assert!(of(&facts, "agents").is_none());
     }
 
     #[test]

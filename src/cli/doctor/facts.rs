@@ -8,9 +8,9 @@ use futures_util::stream;
 use url::{Host, Url};
 
 use super::SwarmFacts;
-use crate::config::{Config, Role};
+use crate::app::policies;
+use crate::config::{Config, Coordination, Role};
 use crate::io::consul::Consul;
-use crate::io::consul::acl::Right;
 use crate::io::consul::health::AgentSelf;
 use crate::io::consul::kv::Freshness;
 use crate::io::dns;
@@ -51,8 +51,8 @@ pub struct ConsulFacts {
     pub agent: AgentSelf,
     /// Who leads Consul's servers.
     pub raft_leader: Result<Option<String>, String>,
-    /// Rights that our token lacks, as a policy would say them.
-    pub rights_missing: Result<Vec<Right>, String>,
+    /// The lines of the policy that our token lacks.
+    pub rights_missing: Result<Vec<String>, String>,
     /// The ID of the swarm that claimed our cluster's name.
     pub claim: Result<Option<String>, String>,
     /// Consul nodes where an agent of ours passes, and those where there is one.
@@ -71,9 +71,9 @@ fn is_manager(engine: &Result<Info, String>) -> Option<bool> {
     Some(engine.as_ref().ok()?.swarm.as_ref()?.manager)
 }
 
-/// Asks all at once; nothing is written anywhere.
+/// Asks everybody; nothing is written anywhere.
 pub async fn observe(config: &Config) -> Facts {
-    let ((engine, containers), consul, dns) = tokio::join!(engine(config), consul(config), dns(config));
+    let ((engine, containers), dns) = tokio::join!(engine(config), dns(config));
     let (swarm, coordination) = if is_manager(&engine) == Some(true) {
         match swarm(config).await {
             Ok((swarm, coordination)) => (Some(Ok(swarm)), coordination),
@@ -82,6 +82,9 @@ pub async fn observe(config: &Config) -> Facts {
     } else {
         (None, None)
     };
+    // Which rights a token needs hangs on what the others say.
+    let lock = coordination.or((config.coordination == Coordination::Swarm).then_some(Kind::Swarm));
+    let consul = consul(config, is_manager(&engine), lock).await;
     Facts { engine, containers, swarm, consul, coordination, dns }
 }
 
@@ -112,11 +115,17 @@ async fn engine(config: &Config) -> (Result<Info, String>, Vec<(String, String)>
     (info, containers)
 }
 
-async fn consul(config: &Config) -> Result<ConsulFacts, String> {
+async fn consul(config: &Config, is_manager: Option<bool>, lock: Option<Kind>) -> Result<ConsulFacts, String> {
     let consul = Consul::new(config.consul.clone()).map_err(|error| error.to_string())?;
     let agent = consul.agent_self().await.map_err(|error| error.to_string())?;
     let claim = Keys::new(&config.cluster).claim();
-    let rights = rights(config, &agent.node);
+    let may_lead = match config.role {
+        Role::Auto => is_manager != Some(false),
+        Role::Manager => true,
+        Role::Worker => false,
+    };
+    let policy = policies::own(config, &agent.node, may_lead, lock);
+    let rights = policy.rights();
     let (raft_leader, rights_missing, claim, passing, all) = tokio::join!(
         consul.raft_leader(),
         consul.rights_missing(&rights),
@@ -128,27 +137,12 @@ async fn consul(config: &Config) -> Result<ConsulFacts, String> {
     Ok(ConsulFacts {
         agent,
         raft_leader: raft_leader.map_err(text),
-        rights_missing: rights_missing.map_err(text),
+        rights_missing: rights_missing
+            .map(|missing| policy.lines_of(&missing).map(ToString::to_string).collect())
+            .map_err(text),
         claim: claim.map(|pair| pair.map(|pair| String::from_utf8_lossy(&pair.value).into_owned())).map_err(text),
         agents: passing.and_then(|passing| Ok((passing, all?))).map_err(text),
     })
-}
-
-/// The smallest policy that works; workers write their own report only.
-fn rights(config: &Config, node: &str) -> Vec<Right> {
-    let keys = Keys::new(&config.cluster);
-    let right = |resource, segment: &str, access| Right { resource, segment: segment.to_owned(), access };
-    let mut rights = vec![
-        right("service", SERVICE, "write"),
-        right("node", node, "read"),
-        right("agent", node, "read"),
-        right("key", &keys.node(node), "write"),
-    ];
-    if config.role != Role::Worker {
-        rights.push(right("session", node, "write"));
-        rights.push(right("key", &keys.lock(), "write"));
-    }
-    rights
 }
 
 async fn dns(config: &Config) -> Result<Vec<IpAddr>, dns::Error> {

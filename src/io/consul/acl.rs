@@ -1,5 +1,7 @@
 //! What our token may do.
 
+use std::fmt;
+
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
@@ -17,13 +19,29 @@ pub struct Right {
     pub access: &'static str,
 }
 
+/// Consul's answer when it runs without ACLs.
+const ACL_OFF: u16 = 401;
+
 impl Consul {
+    /// The ID of our token, which is no secret and names it in Consul's own lists; none if Consul runs without ACLs. A token that
+    /// Consul does not know is an error.
+    pub async fn token_self(&self) -> Result<Option<String>, Error> {
+        #[derive(Deserialize)]
+        struct Token {
+            #[serde(rename = "AccessorID")]
+            accessor_id: String,
+        }
+        match self.get_json::<Token>(&["acl", "token", "self"], &[]).await {
+            Ok(token) => Ok(Some(token.accessor_id)),
+            Err(Error::Refused { status: ACL_OFF, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Those of `rights` that our token does not have; none at all if Consul runs without ACLs.
     ///
     /// The endpoint is the one that Consul's own UI asks; nothing is written. Seen on 1.8.7.
     pub async fn rights_missing(&self, rights: &[Right]) -> Result<Vec<Right>, Error> {
-        /// Consul's answer when it runs without ACLs.
-        const ACL_OFF: u16 = 401;
         let request = self.request(Method::POST, ["internal", "acl", "authorize"]).json(&rights)?;
         let answers: Vec<Allowed> = match request.send().await {
             Ok(answer) => answer.json()?,
@@ -34,6 +52,14 @@ impl Consul {
         let allowed = |index: usize| answers.get(index).is_some_and(|answer| answer.allow);
         let missing = rights.iter().enumerate().filter(|(index, _)| !allowed(*index));
         Ok(missing.map(|(_, right)| right.clone()).collect())
+    }
+}
+
+impl fmt::Display for Right {
+    /// As a line of a policy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource, segment, access } = self;
+        write!(f, "{resource} {segment:?} {{ policy = {access:?} }}")
     }
 }
 
@@ -60,7 +86,7 @@ mod tests {
         ]);
         let route = Mock::given(method("POST")).and(path("/v1/internal/acl/authorize")).and(body_json(wanted));
         route.respond_with(answer).mount(&server).await;
-        let consul = Consul::new(Options { address: server.uri(), token: None }).unwrap();
+        let consul = Consul::new(Options { address: server.uri(), ..Options::default() }).unwrap();
         let rights = [
             Right { resource: "key", segment: "a/".into(), access: "write" },
             Right { resource: "node", segment: "n1".into(), access: "read" },

@@ -246,7 +246,8 @@ impl Consul {
     pub async fn register_service(&self, registration: &Registration) -> Result<(), Error> {
         // Without the parameter a check that is no longer wanted would survive.
         let query = [("replace-existing-checks", "true")];
-        self.put_json(&["agent", "service", "register"], &query, registration).await.map(drop)
+        let request = self.request(Method::PUT, ["agent", "service", "register"]).queries(&query).json(registration)?;
+        request.needs("service", &registration.name, "write").send().await.map(drop)
     }
 
     /// Takes a service and its checks away; an unknown one is fine.

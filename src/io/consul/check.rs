@@ -42,7 +42,9 @@ impl Consul {
                 deregister_critical_service_after: format!("{}s", heartbeat.forgotten_after.as_secs()),
             },
         };
-        self.put_json(&["agent", "service", "register"], &[("replace-existing-checks", "true")], &body).await.map(drop)
+        let request = self.request(Method::PUT, ["agent", "service", "register"]).json(&body)?;
+        let request = request.query("replace-existing-checks", "true").needs("service", &heartbeat.service, "write");
+        request.send().await.map(drop)
     }
 
     /// Says that we live. Keep `note` constant: a changed text wakes every watcher of the check.

@@ -6,35 +6,48 @@
 //! Every request states a timeout and the most it reads. A failure is one of three things, because three things can be done next:
 //! [`Error::NoAnswer`] leaves open whether a write was done (read back), [`Error::Refused`] is a clear no, and [`Error::Answer`] is
 //! a Consul that does not keep its API. A 403 names the ACL rule that is missing, since Consul 1.8 says "Permission denied" only.
+//!
+//! Token and certificates may change while the process runs, see [`link`].
 
 pub mod acl;
 pub mod agent;
 pub mod check;
 pub mod health;
 pub mod kv;
+mod link;
 mod request;
 pub mod session;
 pub mod txn;
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-
-use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::model::Sensitive;
 
+pub use link::Renewal;
+
 /// How to reach the agent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// `http://127.0.0.1:8500`, `https://…`, `unix:///run/consul.sock`, or `host:port` as in Consul's own `CONSUL_HTTP_ADDR`.
     pub address: String,
     /// The ACL token, if the cluster has ACLs.
     pub token: Option<Sensitive<String>>,
+    /// The file that the token stands in, to be read again.
+    pub token_file: Option<PathBuf>,
+    /// For https: the CA of Consul's certificate; else those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// For https: our own certificate, with those that lead to its CA.
+    pub cert_file: Option<PathBuf>,
+    /// For https: its key.
+    pub key_file: Option<PathBuf>,
 }
 
-/// A client; cheap to clone.
+/// A client; cheap to clone, and all clones use the same token and certificates.
 #[derive(Debug, Clone)]
 pub struct Consul {
-    http: reqwest::Client,
+    link: Arc<link::Link>,
     base: url::Url,
 }
 
@@ -47,6 +60,14 @@ pub enum Error {
         /// As configured.
         address: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A token or a certificate that cannot be used.
+    #[error("{file}: {reason}")]
+    Secret {
+        /// The setting and its file.
+        file: String,
+        /// What is wrong with it, without its content.
         reason: String,
     },
     /// A key or an ID that no URL can carry; nothing was sent.
@@ -93,35 +114,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 impl Consul {
-    /// A client for the agent at `options.address`; connects to nothing yet.
+    /// A client for the agent at `options.address`; reads the files and connects to nothing yet.
     pub fn new(options: Options) -> Result<Self, Error> {
-        let Options { address, token } = options;
-        let bad = |reason: String| Error::Address { address: address.clone(), reason };
-        let (base, socket) = resolve(&address).map_err(bad)?;
-        let mut headers = HeaderMap::new();
-        if let Some(token) = token {
-            let mut value = HeaderValue::from_str(token.reveal())
-                .map_err(|_| bad("the ACL token has characters that no HTTP header can carry".to_owned()))?;
-            value.set_sensitive(true);
-            headers.insert("X-Consul-Token", value);
-        }
-        // An error means that the process has a provider already, which is all we ask.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .default_headers(headers)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            // The agent is node-local: a proxy set for the Config Repo or a registry is not meant for it.
-            .no_proxy();
-        if base.scheme() == "http" {
-            // Otherwise building the client fails where no CA roots are installed, as in an image from scratch.
-            http = http.tls_certs_only([]);
-        }
-        if let Some(socket) = socket {
-            http = http.unix_socket(socket);
-        }
-        let http = http.build().map_err(|error| bad(causes(&error)))?;
-        Ok(Self { http, base })
+        let bad = |reason: String| Error::Address { address: options.address.clone(), reason };
+        let (base, socket) = resolve(&options.address).map_err(bad)?;
+        let link = link::Link::new(options, base.scheme() == "https", socket)?;
+        Ok(Self { link: Arc::new(link), base })
     }
 }
 
@@ -204,7 +202,8 @@ mod tests {
     #[test]
     fn a_token_never_shows() {
         let token = Some(Sensitive::new("s3cret".to_owned()));
-        let consul = Consul::new(Options { address: "http://127.0.0.1:8500".to_owned(), token }).unwrap();
+        let address = "http://127.0.0.1:8500".to_owned();
+        let consul = Consul::new(Options { address, token, ..Options::default() }).unwrap();
         assert!(!format!("{consul:?}").contains("s3cret"));
     }
 }

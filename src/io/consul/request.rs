@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::acl::Right;
 use super::{ANSWER_BYTES_MAX, Consul, Error, REQUEST_TIMEOUT};
 
 /// What the client waits longer than Consul promises to, in a blocking query.
@@ -24,12 +25,14 @@ pub(super) struct Request<'a> {
     query: Vec<(&'static str, String)>,
     body: Option<Bytes>,
     timeout: Duration,
+    needs: Option<Right>,
 }
 
 /// An answer with status 200, or 404 where [`Request::send_unless_missing`] allows it.
 #[derive(Debug)]
 pub(super) struct Answer {
     operation: String,
+    needs: Option<Right>,
     /// `X-Consul-Index`, for the next blocking query; 0 if there is none.
     pub index: u64,
     /// The whole body.
@@ -44,7 +47,7 @@ impl Consul {
         P::Item: Into<String>,
     {
         let path = path.into_iter().map(Into::into).collect();
-        Request { consul: self, method, path, query: Vec::new(), body: None, timeout: REQUEST_TIMEOUT }
+        Request { consul: self, method, path, query: Vec::new(), body: None, timeout: REQUEST_TIMEOUT, needs: None }
     }
 
     /// Reads `path` as JSON.
@@ -99,6 +102,12 @@ impl Request<'_> {
         Ok(self)
     }
 
+    /// Names the right without which Consul refuses it, where the path does not tell.
+    pub(super) fn needs(mut self, resource: &'static str, segment: &str, access: &'static str) -> Self {
+        self.needs = Some(Right { resource, segment: segment.to_owned(), access });
+        self
+    }
+
     /// Waits for an answer no longer than this instead of [`REQUEST_TIMEOUT`].
     pub(super) fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -139,7 +148,7 @@ impl Request<'_> {
             // The operation says where; the URL would repeat it.
             source: source.without_url(),
         };
-        let mut request = self.consul.http.request(self.method.clone(), url).timeout(self.timeout);
+        let mut request = self.consul.link.http().request(self.method.clone(), url).timeout(self.timeout);
         if let Some(body) = self.body {
             request = request.body(body);
         }
@@ -158,7 +167,7 @@ impl Request<'_> {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((status, Answer { operation, index, body: body.freeze() }))
+        Ok((status, Answer { operation, needs: self.needs, index, body: body.freeze() }))
     }
 
     fn operation(&self) -> String {
@@ -196,26 +205,39 @@ impl Answer {
     pub(super) fn refused(&self, operation: String, status: u16) -> Error {
         let words = String::from_utf8_lossy(&self.body);
         let mut body: String = words.trim().chars().take(WORDS_MAX).collect();
-        if status == 403 {
-            body = format!("{body} (the token needs {})", right(&operation));
+        if status == FORBIDDEN {
+            let line = self.needs.as_ref().map_or_else(|| right(&operation), ToString::to_string);
+            body = format!("{body} (the token needs {line})");
         }
         Error::Refused { operation, status, body }
     }
 }
 
-/// The ACL rule without which Consul refuses `operation`.
-pub(super) fn right(operation: &str) -> String {
+/// Consul's answer to a token that may not.
+pub(super) const FORBIDDEN: u16 = 403;
+
+/// The line of our ACL policies without which Consul refuses `operation`.
+fn right(operation: &str) -> String {
     let (method, path) = operation.split_once(" /v1/").unwrap_or(("", operation));
     let policy = if method == "GET" { "read" } else { "write" };
     let (what, subject) = path.split_once('/').unwrap_or((path, ""));
     match (what, subject) {
-        ("kv", key) => format!("key_prefix \"{key}\" {{ policy = \"{policy}\" }}"),
-        ("txn", _) => "key_prefix \"swarmkeeper/v1/\" { policy = \"write\" }".to_owned(),
-        ("session", _) => format!("session \"<this node>\" {{ policy = \"{policy}\" }}"),
-        ("agent", "self") => "agent \"<this node>\" { policy = \"read\" }".to_owned(),
+        ("kv", key) => key_right(key, policy),
+        ("session", _) => format!("session \"<node>\" {{ policy = \"{policy}\" }}"),
+        ("agent", "self") => "agent \"<node>\" { policy = \"read\" }".to_owned(),
         ("agent", _) => format!("service_prefix \"\" {{ policy = \"{policy}\" }}"),
+        ("acl" | "internal", _) => "to be one that consul knows".to_owned(),
         _ => "service_prefix \"\" and node_prefix \"\", both with policy \"read\"".to_owned(),
     }
+}
+
+/// The line for a key: one line for all keys of a cluster, as our policies have it.
+pub(super) fn key_right(key: &str, policy: &str) -> String {
+    /// What our keys begin with: `swarmkeeper/v1/<cluster>/`.
+    const OURS: &str = "swarmkeeper/v1/";
+    let cluster = key.strip_prefix(OURS).and_then(|rest| rest.split_once('/'));
+    let prefix = cluster.map_or_else(|| key.to_owned(), |(cluster, _)| format!("{OURS}{cluster}/"));
+    format!("key_prefix \"{prefix}\" {{ policy = \"{policy}\" }}")
 }
 
 #[cfg(test)]
@@ -224,7 +246,7 @@ mod tests {
     use crate::io::consul::Options;
 
     fn consul(address: &str) -> Consul {
-        Consul::new(Options { address: address.to_owned(), token: None }).unwrap()
+        Consul::new(Options { address: address.to_owned(), ..Options::default() }).unwrap()
     }
 
     #[track_caller]
@@ -248,8 +270,10 @@ mod tests {
 
     #[test]
     fn a_denial_names_the_rule_that_is_missing() {
-        assert_eq!(right("PUT /v1/kv/swarmkeeper/v1/a"), "key_prefix \"swarmkeeper/v1/a\" { policy = \"write\" }");
-        assert_eq!(right("PUT /v1/session/create"), "session \"<this node>\" { policy = \"write\" }");
+        let cluster = "key_prefix \"swarmkeeper/v1/a/\" { policy = \"write\" }";
+        assert_eq!(right("PUT /v1/kv/swarmkeeper/v1/a/leader"), cluster);
+        assert_eq!(right("GET /v1/kv/other/b"), "key_prefix \"other/b\" { policy = \"read\" }");
+        assert_eq!(right("PUT /v1/session/create"), "session \"<node>\" { policy = \"write\" }");
         assert_eq!(right("GET /v1/agent/services"), "service_prefix \"\" { policy = \"read\" }");
     }
 

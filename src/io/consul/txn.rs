@@ -6,7 +6,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Consul, Error, request::right};
+use super::request::{FORBIDDEN, key_right};
+use super::{Consul, Error};
 
 /// Most operations in one transaction, Consul's own limit.
 pub const OPERATIONS_MAX: usize = 64;
@@ -98,8 +99,10 @@ impl Consul {
                 };
                 // Consul hides an ACL denial among the conflicts.
                 if what.contains("Permission denied") {
-                    let body = format!("{what} (the token needs {})", right("PUT /v1/txn"));
-                    return Err(Error::Refused { operation: "PUT /v1/txn".to_owned(), status: 403, body });
+                    let key = ops.get(op_index).map(Op::key).unwrap_or_default();
+                    let operation = format!("PUT /v1/txn, key {key:?}");
+                    let body = format!("{what} (the token needs {})", key_right(key, "write"));
+                    return Err(Error::Refused { operation, status: FORBIDDEN, body });
                 }
                 Ok(Outcome::Conflict { operation: op_index, reason: what })
             }

@@ -5,7 +5,7 @@ mod agents;
 mod clients;
 mod docker;
 #[allow(dead_code, reason = "the fault suite uses what the others do not")]
-mod faults;
+pub mod faults;
 #[allow(dead_code, reason = "the benchmarks use what the end-to-end tests do not")]
 mod figures;
 mod names;
@@ -56,8 +56,15 @@ pub struct World {
 
 impl World {
     pub async fn up() -> Result<Self> {
+        Self::on(Self::lab().await?).await
+    }
+
+    async fn lab() -> Result<Lab> {
         // The nodes ask their Consul for names, so that git is found by name from inside an image from scratch.
-        let lab = Lab::up(Options { dns: Dns::Consul, ..Options::default() }).await?;
+        Lab::up(Options { dns: Dns::Consul, ..Options::default() }).await
+    }
+
+    async fn on(lab: Lab) -> Result<Self> {
         let repo = lab.repo("config").await?;
         let git = serde_json::json!({"Name": "git", "Address": "10.77.0.254", "Port": 2222}).to_string();
         // At every node: while one is cut off, the others still find it.

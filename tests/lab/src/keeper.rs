@@ -17,12 +17,12 @@ pub const WEBHOOK_SECRET: &str = "lab-webhook-secret";
 pub const PORT: u16 = 7979;
 
 /// The image's name in the lab's registry.
-const IMAGE: (&str, &str) = ("swarmkeeper", "dev");
+const IMAGE: &str = "swarmkeeper";
 
 /// Deploys `binary` as `stack/swarmkeeper.yml` of `checkout` says, following the branch `main` of the repo at `url`; `more` are
 /// further lines of `swarmkeeper.yml`.
 pub async fn deploy(lab: &Lab, binary: &Path, checkout: &Path, url: &str, more: &str) -> Result<()> {
-    let image = push_image(lab, binary, checkout).await?;
+    let image = push_image(lab, binary, checkout, "dev").await?;
     let registry = lab.registry();
     let (user, password) = registry.credentials();
     let git = lab.git();
@@ -53,13 +53,13 @@ pub async fn deploy(lab: &Lab, binary: &Path, checkout: &Path, url: &str, more: 
     Ok(())
 }
 
-/// Packs the binary as `make image` does, and pushes it.
-async fn push_image(lab: &Lab, binary: &Path, checkout: &Path) -> Result<String> {
+/// Packs the binary as `make image` does, and pushes it under a tag. Gives the image's whole name.
+pub async fn push_image(lab: &Lab, binary: &Path, checkout: &Path, tag: &str) -> Result<String> {
     let folder = lab.layout().dir().join("swarmkeeper-image");
     let packed =
         tokio::process::Command::new(checkout.join("tests/image.sh")).arg(binary).arg(&folder).output().await?;
     anyhow::ensure!(packed.status.success(), "tests/image.sh: {}", String::from_utf8_lossy(&packed.stderr));
-    let image = lab.registry().reference(IMAGE.0, IMAGE.1);
+    let image = lab.registry().reference(IMAGE, tag);
     let manager = lab.node(1);
     let dockerfile = checkout.join("Dockerfile");
     let mut command = manager.docker_command(["build", "--quiet", "--target", "prebuilt", "--tag", &image, "--file"]);

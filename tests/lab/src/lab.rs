@@ -9,6 +9,7 @@ use crate::machine::Machine;
 use crate::net::{self, Slow};
 use crate::node::Node;
 use crate::record::{Mark, Record, Recorded};
+use crate::recorder::Streams;
 use crate::registry::{self, Registry};
 use crate::state::{Made, Owner, Ownership, note};
 use crate::{consul, engine, install, recorder};
@@ -74,6 +75,8 @@ pub struct Lab {
 /// What only the owner has. Fields are dropped in this order: listeners in the nodes' networks before the networks.
 #[derive(Debug)]
 struct Held {
+    /// By node.
+    streams: Vec<Streams>,
     background: Vec<Background>,
     ownership: Ownership,
 }
@@ -90,10 +93,10 @@ impl Lab {
         }
         let layout = Layout::new(options.dir.clone());
         check_socket_length(&layout)?;
-        let mut held = Held { ownership: Ownership::take(&layout).await?, background: Vec::new() };
+        let mut held = Held { streams: Vec::new(), background: Vec::new(), ownership: Ownership::take(&layout).await? };
         engine.note(&layout)?;
         let lab = Self::describe(&layout).await?;
-        match Box::pin(lab.bring_up(&options, &mut held.background)).await {
+        match Box::pin(lab.bring_up(&options, &mut held)).await {
             Ok(()) => Ok(Self { held: Some(held), ..lab }),
             Err(error) => {
                 // Removing it takes a while, and must not take the caller's runtime.
@@ -118,7 +121,7 @@ impl Lab {
     pub async fn down(mut self) -> Result<()> {
         let Some(held) = self.held.take() else { return Ok(()) };
         tokio::task::spawn_blocking(move || {
-            let Held { background, mut ownership } = held;
+            let Held { background, mut ownership, .. } = held;
             drop(background);
             ownership.end()
         })
@@ -195,6 +198,13 @@ impl Lab {
         self.node(node).slow(slow).await
     }
 
+    /// Drops a node's streams and nothing else: the engine's events, and blocking queries to Consul that wait for news.
+    pub fn drop_streams(&self, node: usize) -> Result<()> {
+        let streams = self.held.as_ref().and_then(|held| held.streams.get(node - 1));
+        streams.context("only who holds the lab can drop streams")?.drop_all();
+        Ok(())
+    }
+
     /// Full speed again.
     pub async fn clear_slow(&self, node: usize) -> Result<()> {
         self.node(node).clear_slow().await
@@ -233,14 +243,16 @@ impl Lab {
         })
     }
 
-    async fn bring_up(&self, options: &Options, background: &mut Vec<Background>) -> Result<()> {
+    async fn bring_up(&self, options: &Options, held: &mut Held) -> Result<()> {
         let say = &*options.say;
         say("wiring the network");
         note(&self.layout, &Made::Cgroup(CGROUP.to_owned()))?;
         net::up(&self.layout).await?;
         say("starting registries, git server and four nodes");
         for node in NODES {
-            background.push(recorder::start(&self.layout, node)?);
+            let (recorder, streams) = recorder::start(&self.layout, node)?;
+            held.background.push(recorder);
+            held.streams.push(streams);
         }
         let host = async {
             let machine = &self.git.machine;
@@ -255,7 +267,7 @@ impl Lab {
         let nodes =
             async { tokio::try_join!(start(m1, options), start(m2, options), start(m3, options), start(w1, options)) };
         let (git, _) = tokio::try_join!(host, nodes)?;
-        background.extend(git);
+        held.background.extend(git);
         say("forming the swarm, electing Consul's leader");
         let consul = async {
             for node in &self.nodes {

@@ -22,7 +22,7 @@ pub struct Recorded {
     /// The `User-Agent` header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
-    /// None: no answer came.
+    /// None: no answer came, or nobody waited for it; the request may have been carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The body of a request of at most [`BODY_BYTES_MAX`] bytes of text.
@@ -92,6 +92,18 @@ impl Recorded {
         self.target == Target::Engine
             && self.is_write()
             && self.route().split('/').nth(1).is_some_and(|object| SWARM.contains(&object))
+    }
+
+    /// Whether its answer comes when there is news: the engine's events, a blocking query to Consul.
+    pub fn waits_for_news(&self) -> bool {
+        let asked = |name: &str| {
+            let (_, query) = self.path.split_once('?').unwrap_or_default();
+            query.split('&').any(|pair| pair.split('=').next() == Some(name))
+        };
+        match self.target {
+            Target::Engine => self.method == "GET" && self.route() == "/events",
+            Target::Consul => self.method == "GET" && asked("index") && asked("wait"),
+        }
     }
 
     /// A write to Consul's KV, in a transaction or not.
@@ -277,6 +289,15 @@ mod tests {
         let writes = r#"[{"KV":{"Verb":"get","Key":"a"}},{"KV":{"Verb":"set","Key":"b"}}]"#;
         assert!(txn(writes).is_kv_write());
         assert!(txn("no json").is_kv_write());
+    }
+
+    #[test]
+    fn events_and_blocking_queries_wait_for_news() {
+        let waits = |target, path| request(target, "GET", path, None).waits_for_news();
+        assert!(waits(Target::Engine, "/v1.41/events?filters=x"));
+        assert!(waits(Target::Consul, "/v1/kv/a?wait=60s&index=7"));
+        assert!(!waits(Target::Consul, "/v1/kv/a?consistent="));
+        assert!(!waits(Target::Engine, "/v1.41/services"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! One thread a node, in the node's network namespace, with a runtime of its own: whoever started the lab may drop his. A client's
 //! connection gets one connection to the real server, and shares its fate: when the real one is down, refuses or breaks off, so does the
-//! proxy. Streams, blocking queries and upgraded connections (`docker exec`, `docker build`) pass untouched.
+//! proxy. Streams, blocking queries and upgraded connections (`docker exec`, `docker build`) pass untouched, unless a test drops the
+//! streams.
 
 use crate::background::Background;
 use crate::layout::{CONSUL_PORT, CONSUL_REAL_PORT, Layout, NodeSpec};
@@ -27,18 +28,41 @@ use std::task::{Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Notify;
 
 /// After an error of `accept` (too many open files), before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens for a node. The real servers need not be there yet.
-pub(crate) fn start(layout: &Layout, node: NodeSpec) -> Result<Background> {
+pub(crate) fn start(layout: &Layout, node: NodeSpec) -> Result<(Background, Streams)> {
     let layout = layout.clone();
+    let streams = Streams::default();
+    let dropped = streams.clone();
     let open = async move || {
         net::enter(node.netns)?;
-        Listeners::open(&layout, &node).await
+        Listeners::open(&layout, &node, &dropped).await
     };
-    Background::start(format!("recorder-{}", node.name), open, Listeners::serve)
+    Ok((Background::start(format!("recorder-{}", node.name), open, Listeners::serve)?, streams))
+}
+
+/// Drops the connections of a node that wait for news: the engine's events, and blocking queries to Consul.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Streams(Arc<Notify>);
+
+impl Streams {
+    pub fn drop_all(&self) {
+        self.0.notify_waiters();
+    }
+
+    /// Waits until they are dropped at a moment when `waits` is true.
+    async fn dropped(&self, waits: &AtomicBool) {
+        loop {
+            self.0.notified().await;
+            if waits.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
 }
 
 struct Listeners {
@@ -49,7 +73,7 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn open(layout: &Layout, node: &NodeSpec) -> Result<Self> {
+    async fn open(layout: &Layout, node: &NodeSpec, streams: &Streams) -> Result<Self> {
         let run = layout.node(node).join("run");
         std::fs::create_dir_all(&run)?;
         let socket = run.join("docker.sock");
@@ -63,7 +87,10 @@ impl Listeners {
             listener.with_context(|| format!("cannot listen on {address}:{CONSUL_PORT} in {}", node.netns))
         };
         let consul = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), CONSUL_REAL_PORT);
-        let proxy = |target, upstream| Arc::new(Proxy { node: node.name, target, upstream, file: file.clone() });
+        let proxy = |target, upstream| {
+            let (file, streams) = (file.clone(), streams.clone());
+            Arc::new(Proxy { node: node.name, target, upstream, file, streams })
+        };
         Ok(Self {
             engine,
             consul: [listen(Ipv4Addr::LOCALHOST).await?, listen(node.address()).await?],
@@ -99,6 +126,16 @@ struct Proxy {
     target: Target,
     upstream: Upstream,
     file: Arc<File>,
+    streams: Streams,
+}
+
+/// What a connection is about at the moment.
+#[derive(Default)]
+struct State {
+    /// It leaves HTTP.
+    upgrading: AtomicBool,
+    /// It waits for news.
+    waits: AtomicBool,
 }
 
 impl Proxy {
@@ -139,8 +176,8 @@ impl Proxy {
         let Ok((sender, connection)) = handshake else { return };
         let mut upstream = tokio::spawn(connection.with_upgrades());
         let sender = Arc::new(tokio::sync::Mutex::new(sender));
-        let upgrading = Arc::new(AtomicBool::new(false));
-        let service = service_fn(|request| self.clone().forward(request, sender.clone(), upgrading.clone()));
+        let state = Arc::new(State::default());
+        let service = service_fn(|request| self.clone().forward(request, sender.clone(), state.clone()));
         let mut serving = std::pin::pin!(
             hyper::server::conn::http1::Builder::new()
                 .preserve_header_case(true)
@@ -150,16 +187,17 @@ impl Proxy {
         tokio::select! {
             // How a client's connection ends is between him and the server.
             _ = &mut serving => {}
+            () = self.streams.dropped(&state.waits) => {}
             _ = &mut upstream => {
                 // An upgrade ends the HTTP connection as well; then the client's half ends by itself.
-                if !upgrading.load(Ordering::Acquire) {
+                if !state.upgrading.load(Ordering::Acquire) {
                     serving.as_mut().graceful_shutdown();
                 }
                 let _ = serving.await;
                 return;
             }
         }
-        if !upgrading.load(Ordering::Acquire) {
+        if !state.upgrading.load(Ordering::Acquire) {
             upstream.abort();
         }
     }
@@ -168,20 +206,17 @@ impl Proxy {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         sender: Arc<tokio::sync::Mutex<SendRequest<Tee>>>,
-        upgrading: Arc<AtomicBool>,
+        state: Arc<State>,
     ) -> hyper::Result<Response<Incoming>> {
-        let (arrived, start) = (SystemTime::now(), Instant::now());
-        let method = request.method().to_string();
-        let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
-        let user_agent =
-            request.headers().get("user-agent").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let copy = Arc::new(Mutex::new(BodyCopy::default()));
+        let pending = Pending::new(self.clone(), &request, copy.clone());
         let wants_upgrade = request.headers().contains_key("upgrade");
         let client = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
-        upgrading.store(wants_upgrade, Ordering::Release);
+        state.upgrading.store(wants_upgrade, Ordering::Release);
+        state.waits.store(pending.recorded.waits_for_news(), Ordering::Release);
 
-        let copy = Arc::new(Mutex::new(BodyCopy::default()));
         *request.version_mut() = hyper::Version::HTTP_11;
-        let request = request.map(|body| Tee { body, copy: copy.clone() });
+        let request = request.map(|body| Tee { body, copy });
         let mut sender = sender.lock().await;
         // The connection may still be busy with the end of the last answer.
         let mut answer = match sender.ready().await {
@@ -189,19 +224,11 @@ impl Proxy {
             Err(error) => Err(error),
         };
 
-        let (body, body_bytes) = copy.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.write(&Recorded {
-            time: humantime::format_rfc3339_millis(arrived).to_string(),
-            node: self.node.to_owned(),
-            target: self.target,
-            method,
-            path,
-            user_agent,
-            status: answer.as_ref().ok().map(|answer| answer.status().as_u16()),
-            body,
-            body_bytes,
-            millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-        });
+        pending.ended(answer.as_ref().ok().map(Response::status));
+        // Events go on after the head of the answer; a blocking query has what it waited for.
+        if self.target == Target::Consul {
+            state.waits.store(false, Ordering::Release);
+        }
         match (client, &mut answer) {
             (Some(client), Ok(answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let server = hyper::upgrade::on(answer);
@@ -213,7 +240,7 @@ impl Proxy {
                     }
                 });
             }
-            _ => upgrading.store(false, Ordering::Release),
+            _ => state.upgrading.store(false, Ordering::Release),
         }
         answer
     }
@@ -226,6 +253,46 @@ impl Proxy {
         if let Err(error) = written {
             eprintln!("the recorder cannot write: {error}");
         }
+    }
+}
+
+/// A request without an answer so far. It is written down in any case: a client that gives up does not take back what the server read.
+struct Pending {
+    proxy: Arc<Proxy>,
+    recorded: Recorded,
+    body: Arc<Mutex<BodyCopy>>,
+    start: Instant,
+}
+
+impl Pending {
+    fn new(proxy: Arc<Proxy>, request: &Request<Incoming>, body: Arc<Mutex<BodyCopy>>) -> Self {
+        let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let recorded = Recorded {
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            node: proxy.node.to_owned(),
+            target: proxy.target,
+            method: request.method().to_string(),
+            path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
+            user_agent: request.headers().get("user-agent").map(text),
+            status: None,
+            body: None,
+            body_bytes: 0,
+            millis: 0,
+        };
+        Self { proxy, recorded, body, start: Instant::now() }
+    }
+
+    fn ended(mut self, status: Option<StatusCode>) {
+        self.recorded.status = status.map(|status| status.as_u16());
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        (self.recorded.body, self.recorded.body_bytes) =
+            self.body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.recorded.millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.proxy.write(&self.recorded);
     }
 }
 
