@@ -48,7 +48,7 @@ test-engines: tools ## the end-to-end tests of deploying, on this machine's engi
 	LAB_ENGINE=machine cargo test --locked --test e2e -- $(ENGINE_SKIPS)
 	LAB_ENGINE=sid cargo test --locked --test e2e -- $(ENGINE_SKIPS)
 
-chaos: build ## faults under load on the lab: 30 in at most 12 minutes; SEED and MINUTES choose others
+chaos: build ## faults under load on the lab: 30 in at most 12 minutes; SEED, MINUTES and PREVIOUS=<binary> choose others
 	cargo test --locked --test chaos
 
 bench: build ## the table of figures, also in target/bench.json
