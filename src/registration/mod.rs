@@ -196,24 +196,12 @@ impl<E: Engine> Registrar<E> {
 
         let address = self.options.node_address.unwrap_or(ways.address);
         let mut outcome = Outcome::default();
-<<<<<<< HEAD
-        let own = self.own(address, &with_engine(state, node.as_ref().err()));
+        let own = self.own(address, &with_engine(state, node.as_ref().err())).made_with(token_id.as_deref());
         let own_id = own.registration.id.clone();
         let node = match node {
             Ok(node) => {
                 let stay = self.learn(&node, &services, &mut outcome.remarks).await;
                 Some((node, stay))
-=======
-        let mut own = self.own(address, &with_engine(state, node.as_ref().err()));
-        own.made_with(token_id.as_deref());
-        let mut unpublished = BTreeSet::new();
-        let containers = match node {
-            Ok(node) => {
-                let mut wanted = self.wanted(&node, address, ways, &services, &mut outcome.remarks).await;
-                wanted.0.iter_mut().for_each(|wanted| wanted.made_with(token_id.as_deref()));
-                unpublished = wanted::unpublished(&node.containers, &self.facts);
-                Some(wanted)
->>>>>>> issue4
             }
             Err(error) => {
                 outcome.engine = Some(error);
@@ -223,7 +211,8 @@ impl<E: Engine> Registrar<E> {
 
         let reported = &self.reported;
         let registered = Registered { services: &services, checks: &checks, agent_address: ways.address, reported };
-        let Plan { steps, remarks, is_cut } = self.plan(node.as_ref(), own, address, ways, &registered, now);
+        let with = With { address, ways, token_id: token_id.as_deref() };
+        let Plan { steps, remarks, is_cut } = self.plan(node.as_ref(), own, with, &registered, now);
         outcome.remarks.extend(remarks);
         let ours = services.iter().filter(|(_, entry)| entry.is_of(&self.options.owner));
         let mut ours: BTreeSet<String> = ours.map(|(id, _)| id.clone()).collect();
@@ -290,16 +279,15 @@ impl<E: Engine> Registrar<E> {
         &self,
         node: Option<&(Node, BTreeSet<String>)>,
         own: Wanted,
-        address: IpAddr,
-        ways: AgentWays,
+        with: With<'_>,
         registered: &Registered<'_>,
         now: Instant,
     ) -> Plan {
         let place = Place {
             hostname: self.options.node.clone(),
             owner: self.options.owner.clone(),
-            address,
-            runs_scripts: ways.runs_scripts,
+            address: with.address,
+            runs_scripts: with.ways.runs_scripts,
             rules: self.options.rules.clone(),
         };
         let stopping = self.observer.stopping();
@@ -307,7 +295,8 @@ impl<E: Engine> Registrar<E> {
         let mut said = Vec::new();
         let containers = node.map(|(node, stay)| {
             let running = Running { containers: &node.containers, stopping: &stopping, facts: &self.facts };
-            let wanted = Box::new(wanted::wanted(running, &place, &mut said));
+            let wanted = wanted::wanted(running, &place, &mut said);
+            let wanted = Box::new(wanted.map(|wanted| wanted.made_with(with.token_id)));
             Containers { wanted, unknown: stay, unpublished: &unpublished }
         });
         let mut plan = plan(Desired { owner: &self.options.owner, own, containers }, registered, now);
@@ -389,6 +378,13 @@ impl<E: Engine> Registrar<E> {
             tracing::info!(service = step.subject(), "{step}");
         }
     }
+}
+
+/// What entries are made with.
+struct With<'a> {
+    address: IpAddr,
+    ways: AgentWays,
+    token_id: Option<&'a str>,
 }
 
 /// Takes everything away that `owner` has registered at this node's Consul agent, and says how many entries that were.

@@ -130,27 +130,22 @@ impl Wanted {
         Self { registration, reports, maintenance: None, is_provisional: false }
     }
 
-<<<<<<< HEAD
-    /// The same with its checks standing as reported, so that it appears in Consul as it is and not as critical.
-    #[must_use]
-    pub fn as_reported(mut self) -> Self {
-        for check in &mut self.registration.checks {
-=======
     /// Notes in the hash with which token it is registered, so that another token registers it again: Consul's agent goes on using
     /// the one that a registration came with, also when that has been deleted.
-    pub fn made_with(&mut self, token_id: Option<&str>) {
+    #[must_use]
+    pub fn made_with(mut self, token_id: Option<&str>) -> Self {
         if let Some(id) = token_id
             && let Some(hash) = self.registration.meta.get_mut(META_HASH)
         {
             *hash = digits(format!("{hash} {id}").as_bytes());
         }
+        self
     }
 
-    /// The registration with its checks standing as reported, so that it appears in Consul as it is and not as critical.
-    pub fn registration_as_reported(&self) -> Registration {
-        let mut registration = self.registration.clone();
-        for check in &mut registration.checks {
->>>>>>> issue4
+    /// The same with its checks standing as reported, so that it appears in Consul as it is and not as critical.
+    #[must_use]
+    pub fn as_reported(mut self) -> Self {
+        for check in &mut self.registration.checks {
             if let Some(report) = self.reports.iter().find(|report| report.check == check.id) {
                 check.status = Some(report.status);
             }
