@@ -202,6 +202,8 @@ async fn one(world: &World, fault: Fault, rng: &mut Rng) -> Result<String> {
         }
         Fault::NamesTaken => {
             world.take_our_names(node).await?;
+            tokio::time::sleep(seconds(6)).await;
+            world.thief_leaves().await?;
             node
         }
         Fault::QuorumLost => {

@@ -18,6 +18,9 @@ const DISK: &str = "size=48m";
 /// The service of a manager's agent that is of another version than ours.
 const PREVIOUS: &str = "swarmkeeper_previous";
 
+/// Where the stranger's services are that take the names of ours.
+const THIEF: &str = "10.77.0.250";
+
 /// Where a node's packets are dropped: those that it sends, and those that it is sent.
 pub const SENDS: [&str; 3] = ["OUTPUT", "-o", "eth0"];
 pub const HEARS: [&str; 3] = ["INPUT", "-i", "eth0"];
@@ -135,14 +138,26 @@ impl World {
         Ok(())
     }
 
-    /// A stranger registers something else under the IDs of a node's registrations.
+    /// A stranger registers something else under the IDs of a node's registrations. As long as it does, they are the stranger's.
     pub async fn take_our_names(&self, node: usize) -> Result<()> {
         let services = self.node(node).consul_get("/v1/agent/services").await?;
         let ours =
             services.as_object().into_iter().flatten().filter(|(_, service)| service["Meta"]["sk-owner"].is_string());
         for (id, service) in ours {
-            let body = serde_json::json!({"ID": id, "Name": service["Service"], "Address": "10.77.0.250", "Port": 1});
+            let body = serde_json::json!({"ID": id, "Name": service["Service"], "Address": THIEF, "Port": 1});
             self.node(node).consul_put("/v1/agent/service/register", body.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// The stranger takes that away again.
+    pub async fn thief_leaves(&self) -> Result<()> {
+        for node in 1..=4 {
+            let services = self.node(node).consul_get("/v1/agent/services").await?;
+            for (id, _) in services.as_object().into_iter().flatten().filter(|(_, service)| service["Address"] == THIEF)
+            {
+                self.deregister_by_hand(node, id).await?;
+            }
         }
         Ok(())
     }
