@@ -101,7 +101,8 @@ impl Agent {
     /// Who leads, as far as this node can find out.
     async fn leader(&self) -> Option<leader::LeaderInfo> {
         let known = self.manager.as_ref().and_then(|manager| match &*manager.leadership.borrow() {
-            Leadership::Follower { leader } => leader.clone(),
+            // This node follows nobody by the name of itself: that was the process before, and the lock may tell of another one by now.
+            Leadership::Follower { leader } => leader.clone().filter(|leader| leader.node != self.place.node),
             Leadership::Leading { .. } | Leadership::Suspended { .. } => None,
         });
         match (known, &self.manager, &self.consul) {
@@ -200,7 +201,7 @@ impl Agent {
         }
         manager.gate.step_down();
         let cool_down = leader::COOL_DOWN.as_secs();
-        Ok(format!("{node} hands over, and does not stand again for {cool_down} s"))
+        Ok(format!("{node} hands over, and does not stand for {cool_down} s unless its successor is lost"))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::status::{Candidate, Command, LeaderReport};
 pub const EXAMPLES: &str = "Examples:
   swarmkeeper leader                   who leads and who could
   swarmkeeper leader --output json
-  swarmkeeper leader --step-down       before the leader's node is taken down; it does not stand again for a minute
+  swarmkeeper leader --step-down       before the leader's node is taken down; another one leads then
 Exit codes: 0 somebody leads, 1 nobody does.";
 
 /// `leader`.

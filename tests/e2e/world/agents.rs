@@ -59,8 +59,9 @@ impl World {
         Ok(said.out)
     }
 
+    /// Asked again for a while: of a leader that has just been elected, followers hear half a second later.
     pub async fn sync(&self) -> Result<()> {
-        self.keeper_ok(&["sync"]).await.map(drop)
+        self.eventually("a leader syncs", seconds(5), async || self.keeper_ok(&["sync"]).await.map(drop)).await
     }
 
     pub(super) async fn status_at(&self, node: usize) -> Result<Value> {
