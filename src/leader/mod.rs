@@ -37,7 +37,7 @@
 //! * Losing Consul, or the swarm's quorum, suspends the leader at the end of its lease and changes nothing that runs. Everything heals by
 //!   itself: a restarted agent, a destroyed session, a deleted lock, a wiped KV.
 //! * A leader that is told to stop signs off. One that is told to step down closes its gate, waits until no write can be under way,
-//!   signs off, and does not stand for [`COOL_DOWN`].
+//!   signs off, and does not stand before another one has led, or [`COOL_DOWN`] has passed.
 //!
 //! # What it survives
 //!

@@ -480,6 +480,10 @@ impl Election {
             self.claimed = false;
         }
         let free = lock.as_ref().is_some_and(|lock| lock.session.is_none());
+        if self.held.is_none() && lock.is_some() && !free && !self.is_ours(lock.as_ref()) {
+            // Another one has had its turn. Should it be lost, everyone is needed.
+            self.engine.cool_until = now;
+        }
         self.retry_at = now;
         self.seen = Some(Seen { lock, free_since: free.then_some(now) });
     }

@@ -432,6 +432,21 @@ fn a_leader_that_steps_down_closes_the_gate_and_signs_off_when_no_write_can_be_u
 }
 
 #[test]
+fn who_stepped_down_stands_again_when_its_successor_is_gone() {
+    let mut play = Play::leading().at(2000);
+    play.event(Event::StepDown);
+    play = play.at(4500);
+    play.does(Task::Release);
+    play.event(Event::Released);
+    play.watched(Some(free(40, Some(record(true, 5000)))), 40);
+    play.does_not(Task::Acquire);
+    play.watched(Some(held_by("another", 41)), 41);
+    play = play.at(5000);
+    play.watched(Some(free(50, None)), 50);
+    play.does(Task::Acquire);
+}
+
+#[test]
 fn who_does_not_lead_cannot_step_down() {
     let mut play = Play::ready();
     play.event(Event::StepDown);
