@@ -25,9 +25,6 @@ use crate::stacks::state::STATE_PREFIX;
 /// Between two looks.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Longest wait for the list of services that proves a candidate's engine.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Where this agent runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -126,14 +123,8 @@ pub fn probe(swarm: &Swarm, mandate: Mandate) -> Probe {
     Arc::new(move || {
         let (swarm, mandate) = (swarm.clone(), Arc::clone(&mandate));
         async move {
-            match tokio::time::timeout(PROBE_TIMEOUT, swarm.services()).await {
-                Ok(Ok(_)) => mandate.confirm(OffsetDateTime::now_utc()).await,
-                Ok(Err(error)) => Err(Hindrance::Engine(error.to_string())),
-                Err(_) => {
-                    let reason = format!("the engine did not list its services within {PROBE_TIMEOUT:?}");
-                    Err(Hindrance::Engine(reason))
-                }
-            }
+            swarm.services().await.map_err(|error| Hindrance::Engine(error.to_string()))?;
+            mandate.confirm(OffsetDateTime::now_utc()).await
         }
         .boxed()
     })

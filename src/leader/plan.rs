@@ -4,7 +4,7 @@
 //! [`Election::leadership`] and [`Election::grant`] say what it all means. Every time is a parameter.
 //!
 //! At most one request of each [`Task`] is under way. A request that failed is sent again after a bounded back-off, except the
-//! signs of life and the proofs, which keep their own pace.
+//! signs of life, the proofs and the probes, which keep their own pace.
 //!
 //! Four rules carry the safety:
 //!
@@ -30,13 +30,16 @@ use super::{Error, Grant, Leadership};
 /// How often the engine is asked for its services.
 pub const PROBE_EVERY: Duration = Duration::from_secs(10);
 
+/// How often by who does not lead, after a failure: swarm's managers may have elected a leader meanwhile.
+pub const PROBE_AGAIN_EVERY: Duration = Duration::from_secs(1);
+
 /// How many probes in a row a leader may fail.
 pub const PROBE_FAILURES_MAX: u32 = 3;
 
 /// How long the engine's word counts that it answers and that our coordination is the one in force; see [`super::mandate`].
 pub const MANDATE: Duration = Duration::from_secs(45);
 
-/// How long a leader that stepped down does not stand again.
+/// How long a leader that stepped down, or whose engine failed, does not stand again, unless another one has led in the meantime.
 pub const COOL_DOWN: Duration = Duration::from_mins(1);
 
 /// The session's own TTL, a backstop behind its checks.
@@ -292,6 +295,7 @@ impl Election {
             Task::Claim => at(!self.claimed, now),
             // Before the claim is clear, nothing may touch what could be another swarm's.
             Task::Sweep => at(self.claimed && !self.swept, now),
+            Task::Probe if self.engine.failures > 0 && self.held.is_none() => Some(every(PROBE_AGAIN_EVERY)),
             Task::Probe => Some(every(PROBE_EVERY)),
             Task::Register => at(self.claimed && !self.registered, now),
             Task::Beat => at(self.registered, every(self.profile.heartbeat)),
@@ -538,7 +542,7 @@ impl Election {
         slot.failures = if failed { slot.failures.saturating_add(1) } else { 0 };
         slot.not_before = match task {
             _ if !failed => Duration::ZERO,
-            Task::Beat | Task::Prove => now + RETRY,
+            Task::Beat | Task::Prove | Task::Probe => now + RETRY,
             _ => now + backoff(slot.failures),
         };
     }

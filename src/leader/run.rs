@@ -23,7 +23,7 @@ use super::{Error, Gate, Grant, Hindrance, Leadership, Options, Probe};
 /// How long signing off may take; a stop signal leaves ten seconds in all.
 pub const SIGN_OFF_MAX: Duration = Duration::from_secs(3);
 
-/// How long the engine may take to list its services.
+/// How long the engine may take to list its services and to say which coordination is in force.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Prepares a candidate: what to run, what to watch, and what to ask before a write.

@@ -60,7 +60,7 @@ const ROLLING: Duration = Duration::from_millis(700);
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// The pause after a failure of the engine.
-const RETRY: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A registry that did not tell a digest is asked again this long after.
 const RESOLVE_RETRY: Duration = Duration::from_mins(1);

@@ -7,6 +7,9 @@
 //! * Every write asks the [`WriteGate`] first, carries the fencing token in its User-Agent, and through a gate waits 2 s at most:
 //!   a lease is longer than that, so no write of ours is in flight after it. Updates carry the object's version.
 //! * Reads wait [`READ_TIMEOUT`] at most, and no answer above [`ANSWER_BYTES_MAX`] is read.
+//! * A read of what the managers know is asked again every [`ASK_AGAIN`] beside the first, and the first to end counts. An engine hands
+//!   such a read on to swarm's Raft leader; one that it handed to a leader that is lost ends with its timeout, although the managers
+//!   have elected another meanwhile, who answers at once.
 
 mod cluster;
 mod error;
@@ -14,6 +17,7 @@ mod objects;
 mod services;
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -21,6 +25,7 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::WriteGate;
 use crate::model::Sensitive;
@@ -31,6 +36,9 @@ pub use objects::config_content;
 
 /// Longest wait for a read.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer is waited for before the same is asked once more. Two questions at most are open, since an engine may also be slow.
+pub const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Longest wait for a registry to answer through the engine.
 pub const REGISTRY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -170,9 +178,23 @@ impl Swarm {
 
     /// Reads JSON.
     async fn read<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, Error> {
-        let (operation, request) = self.request(Method::GET, path);
-        let body = self.read_bytes(operation.clone(), request.query(query), READ_TIMEOUT).await?;
-        decode(operation, &body)
+        let ask = || {
+            let (operation, request) = self.request(Method::GET, path);
+            self.read_bytes(operation, request.query(query), READ_TIMEOUT)
+        };
+        let mut first = pin!(ask());
+        let mut answered = timeout(ASK_AGAIN, &mut first).await.ok();
+        let body = loop {
+            if let Some(body) = answered {
+                break body?;
+            }
+            // Cancel-safe: the first is kept, and of a read nothing is lost.
+            answered = tokio::select! {
+                body = &mut first => Some(body),
+                again = timeout(ASK_AGAIN, ask()) => again.ok(),
+            };
+        };
+        decode(format!("GET {path}"), &body)
     }
 
     async fn read_bytes(&self, operation: String, request: RequestBuilder, limit: Duration) -> Result<Vec<u8>, Error> {
@@ -340,6 +362,19 @@ mod tests {
         open.store(false, Ordering::Relaxed);
         let error = swarm.service_remove("abc").await.unwrap_err();
         insta::assert_snapshot!(error, @"DELETE /services/abc: not written: not the leader");
+    }
+
+    #[tokio::test]
+    async fn a_read_that_went_to_a_lost_leader_is_asked_again_beside_the_first() {
+        let server = engine("1.41").await;
+        let services = || Mock::given(method("GET")).and(path("/v1.41/services"));
+        let lost = ResponseTemplate::new(200).set_body_raw("[]", "application/json").set_delay(READ_TIMEOUT);
+        services().respond_with(lost).up_to_n_times(1).mount(&server).await;
+        let elected = ResponseTemplate::new(200).set_body_raw("[]", "application/json");
+        services().respond_with(elected).expect(1).mount(&server).await;
+        let swarm = client(&server, None).await.unwrap();
+        let found = timeout(READ_TIMEOUT / 2, swarm.services()).await.expect("the second answers");
+        assert!(found.unwrap().is_empty());
     }
 
     #[tokio::test]
