@@ -20,8 +20,9 @@ use crate::io::consul::txn::{Op, Outcome};
 use crate::io::consul::{self, Consul};
 use crate::status::Candidate;
 
-/// How long one blocking query on the lock waits.
-const WATCH_WAIT: Duration = Duration::from_mins(1);
+/// How long one blocking query waits. Consul's agent hands it to its servers' Raft leader, and takes 30 s to notice that the node of that
+/// one is lost (the keepalive of its connections), while the query hangs: the next query goes to the leader that was elected meanwhile.
+pub(super) const WATCH_WAIT: Duration = Duration::from_secs(2);
 
 /// How long the agent keeps the check of a candidate that is gone; the shortest that Consul takes.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);

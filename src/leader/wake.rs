@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::consul::WATCH_WAIT;
 use super::{Keys, Leadership};
 use crate::io::consul::kv::{Freshness, Pair};
 use crate::io::consul::{Consul, Error};
@@ -22,9 +23,6 @@ const SCHEMA: u32 = 1;
 
 /// How often a write is tried when the node's other reports come between.
 const ATTEMPTS_MAX: usize = 5;
-
-/// How long one blocking query on the nodes' keys waits.
-const WATCH_WAIT: Duration = Duration::from_mins(1);
 
 /// The pause after a failed look at the nodes' keys.
 const RETRY: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! Consul's own Raft leader is killed in the middle of 500 registrations: ours is suspended at most, and keeps its lock.
+//! Consul's own Raft leader is killed in the middle of 500 registrations: ours is suspended at most, and keeps its lock. And where it is
+//! lost together with ours, the next leader of ours comes as soon as after any other node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,16 +23,35 @@ const AT_ONCE: usize = 8;
 /// Longest time for all registrations: those at the time of the election are repeated.
 const REGISTERED_MAX: Duration = Duration::from_mins(2);
 
+/// From the loss of a leader's node to the first write of the next.
+const LOST_MAX: Duration = Duration::from_secs(13);
+
+#[tokio::test]
+async fn a_leader_lost_with_consuls_raft_leader_is_replaced_as_soon_as_any() {
+    let (raft_leader, others) = cluster().await;
+    let lost = stand(&raft_leader, "n1");
+    let before = lost.opens().await;
+    let mut follower = stand(&others[0], "n2");
+    follower.follows("n1").await;
+    // Consul's agent holds everything up while it tells its servers of something, here of the follower's check, and would do so until it
+    // notices that they are lost.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let begin = Instant::now();
+    raft_leader.freeze();
+    let after = follower.opens().await;
+    let took = begin.elapsed();
+    println!("replaced after {took:?}");
+    assert!(took < LOST_MAX, "{took:?}");
+    assert!(!lost.is_open() && after > before);
+}
+
 #[tokio::test]
 async fn a_raft_election_in_a_burst_of_registrations_costs_no_leadership() {
-    let mut servers = ConsulServer::start_cluster(3).await;
-    let raft_leader = servers[0].client().raft_leader().await.unwrap().unwrap();
-    let at = servers.iter().position(|server| raft_leader.ends_with(&format!(":{}", server.server_port()))).unwrap();
-    let mut killed = servers.swap_remove(at);
-
+    let (mut killed, servers) = cluster().await;
     let ours = &servers[0];
-    let options = options("n1", "swarm-1", Profile::DEFAULT);
-    let leader = Candidate::stand_at(Arc::new(ByConsul::new(ours.client(), options.clone())), options);
+    let raft_leader = ours.client().raft_leader().await.unwrap().unwrap();
+    let leader = stand(ours, "n1");
     let token = leader.opens().await;
 
     let registered = AtomicUsize::new(0);
@@ -84,4 +104,17 @@ async fn a_raft_election_in_a_burst_of_registrations_costs_no_leadership() {
     // Long enough for a check or a session to have ended meanwhile.
     tokio::time::sleep(Profile::DEFAULT.check_ttl).await;
     assert_eq!(leader.opens().await, token, "the same leadership goes on");
+}
+
+/// Consul's Raft leader, and the two others.
+async fn cluster() -> (ConsulServer, Vec<ConsulServer>) {
+    let mut servers = ConsulServer::start_cluster(3).await;
+    let leader = servers[0].client().raft_leader().await.unwrap().unwrap();
+    let at = servers.iter().position(|server| leader.ends_with(&format!(":{}", server.server_port()))).unwrap();
+    (servers.swap_remove(at), servers)
+}
+
+fn stand(at: &ConsulServer, node: &str) -> Candidate {
+    let options = options(node, "swarm-1", Profile::DEFAULT);
+    Candidate::stand_at(Arc::new(ByConsul::new(at.client(), options.clone())), options)
 }

@@ -155,6 +155,12 @@ impl ConsulServer {
         let _ = self.child.wait();
     }
 
+    /// Stops the server where it stands, for good: to the others it is a node that is lost, whose connections nobody closes.
+    pub fn freeze(&self) {
+        let stopped = Command::new("kill").args(["-STOP", &self.child.id().to_string()]).status();
+        assert!(stopped.unwrap().success());
+    }
+
     /// Starts it again on the same ports with the same data.
     pub async fn start_again(&mut self) {
         self.child = spawn(self.dir.path());

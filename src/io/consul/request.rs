@@ -11,7 +11,7 @@ use super::acl::Right;
 use super::{ANSWER_BYTES_MAX, Consul, Error, REQUEST_TIMEOUT};
 
 /// What the client waits longer than Consul promises to, in a blocking query.
-const BLOCKING_MARGIN: Duration = Duration::from_secs(5);
+const BLOCKING_MARGIN: Duration = Duration::from_secs(3);
 
 /// Most characters of Consul's words that an error repeats.
 const WORDS_MAX: usize = 300;
