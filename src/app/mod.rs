@@ -30,10 +30,13 @@ pub mod start;
 mod token;
 mod waiters;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use backon::{ConstantBuilder, Retryable as _};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,6 +70,11 @@ use keeper::Keeper;
 use relay::{Relay, Road};
 use start::Place;
 use waiters::Waiters;
+
+/// How often, and how many times, a port is tried again that another process has: longer than an agent takes to end.
+const LISTEN_RETRY: Duration = Duration::from_millis(500);
+/// See [`LISTEN_RETRY`].
+const LISTEN_RETRIES_MAX: usize = 20;
 
 /// Runs the agent until SIGTERM or SIGINT. An error, or an essential loop that ends by itself, ends the process: swarm starts another.
 pub async fn run(config: Config) -> Result<()> {
@@ -340,10 +348,17 @@ fn tls(config: &Config) -> Result<Option<Tls>, http::tls::Error> {
 async fn listen(config: &Config, node: IpAddr) -> Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in config.bind.iter().flat_map(|bind| bind.sockets(node)) {
-        let listener = TcpListener::bind(address).await;
+        let listener = listen_at(address).await;
         listeners.push(listener.with_context(|| format!("cannot listen on {address}: set `bind` to a free port"))?);
     }
     Ok(listeners)
+}
+
+/// Swarm may start an agent on a node that has come back before the one there has ended.
+async fn listen_at(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let pauses = ConstantBuilder::new().with_delay(LISTEN_RETRY).with_max_times(LISTEN_RETRIES_MAX);
+    let is_taken = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
+    (|| TcpListener::bind(address)).retry(pauses).when(is_taken).await
 }
 
 async fn wait_for_signal(shutdown: CancellationToken) {
