@@ -16,7 +16,7 @@ use super::history::{self, Entry};
 use super::images::{Resolutions, digest, is_left_to_others, live_text};
 use super::key::Key;
 use super::observe::{LiveState, Observed, ObservedStack, SecretContents};
-use super::plan::{Input, Makers, NoteKind, Plan, Policy, plan};
+use super::plan::{Input, Makers, Plan, Policy, plan};
 use super::state::{Image, Kind, Mark, StackState, checked};
 use crate::model::{DesiredStack, Revision, StackName};
 use crate::spec::{Extra, ServiceSpec};
@@ -311,12 +311,10 @@ fn try_out(
         now: preparation.now,
         policy: preparation.policy,
     });
-    let hinders = match plan.verdict {
-        Verdict::Error => NoteKind::Error,
-        Verdict::Adopt => NoteKind::Adopt,
-        _ => return Ok(plan),
-    };
-    let hindrances = plan.notes.iter().filter(|note| note.kind == hinders);
+    if !matches!(plan.verdict, Verdict::Error | Verdict::Adopt) {
+        return Ok(plan);
+    }
+    let hindrances = plan.notes.iter().filter(|note| note.kind.verdict() == Some(plan.verdict));
     let reasons: Vec<&str> = hindrances.map(|note| note.text.as_str()).collect();
     Err(format!("{} cannot be deployed now: {}", rollback.revision, reasons.join("; ")))
 }

@@ -108,7 +108,7 @@ fn note(plan: &Plan, error: Option<&str>, services: &[ServiceStatus], behind: &[
     };
     // The one that the verdict comes from is told first.
     let notes: Vec<&Note> = plan.notes.iter().filter(|note| worth(note.kind)).collect();
-    if let Some(first) = notes.iter().find(|note| verdict(note.kind) == Some(plan.verdict)).or(notes.first()) {
+    if let Some(first) = notes.iter().find(|note| note.kind.verdict() == Some(plan.verdict)).or(notes.first()) {
         let more = notes.len() - 1;
         return if more == 0 { first.text.clone() } else { format!("{}; {more} more", first.text) };
     }
@@ -120,21 +120,6 @@ fn note(plan: &Plan, error: Option<&str>, services: &[ServiceStatus], behind: &[
             let problem = service.problem.as_deref().unwrap_or_default();
             format!("{count}: {} {problem}", service.name)
         }
-    }
-}
-
-/// The state of a stack whose plan stops for such a note.
-fn verdict(kind: NoteKind) -> Option<StackState> {
-    match kind {
-        NoteKind::Waiting => Some(StackState::Waiting),
-        NoteKind::Braked => Some(StackState::Approve),
-        NoteKind::Held => Some(StackState::Held),
-        NoteKind::Drift => Some(StackState::Drift),
-        NoteKind::Orphan => Some(StackState::Orphan),
-        NoteKind::Adopt => Some(StackState::Adopt),
-        NoteKind::Paused => Some(StackState::Paused),
-        NoteKind::Error => Some(StackState::Error),
-        NoteKind::Remark | NoteKind::Leftover => None,
     }
 }
 

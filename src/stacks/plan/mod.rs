@@ -56,7 +56,7 @@ pub fn plan(input: Input<'_>) -> Plan {
 /// Plans a stack of which it cannot be known what it should be: nothing is done but restarts that a person asked for.
 pub fn plan_broken(input: Input<'_>, reason: &str) -> Plan {
     let mut planner = Planner::new(input);
-    planner.stop(Verdict::Error, NoteKind::Error, reason.to_owned());
+    planner.stop(NoteKind::Error, reason.to_owned());
     planner.restarts();
     planner.finish()
 }
@@ -139,11 +139,11 @@ impl<'a> Planner<'a> {
         if let Some(bad) =
             self.input.observed.swarm.bad_states.iter().find(|bad| bad.stack == self.input.stack.as_str())
         {
-            return self.stop(Verdict::Error, NoteKind::Error, bad.to_string());
+            return self.stop(NoteKind::Error, bad.to_string());
         }
         if let Some(pause) = &self.state.pause {
             let text = format!("paused: {}", if pause.reason.is_empty() { "no reason given" } else { &pause.reason });
-            return self.stop(Verdict::Paused, NoteKind::Paused, text);
+            return self.stop(NoteKind::Paused, text);
         }
         match self.input.desired {
             None => self.orphan(),
@@ -202,7 +202,7 @@ impl<'a> Planner<'a> {
             let text = format!("{} failed: {}", revision_word(failure.revision.as_ref()), failure.reason());
             // It names the service too.
             self.plan.notes.retain(|note| note.kind != NoteKind::Held);
-            return self.stop(Verdict::Held, NoteKind::Held, text);
+            return self.stop(NoteKind::Held, text);
         }
         self.list_removals(desired);
         let removes = |change: &Change| change.action == Action::Remove;
@@ -261,7 +261,7 @@ impl<'a> Planner<'a> {
         let what = count_by_kind(&foreign);
         if !is_asked {
             let text = format!("{what} run already and are not ours; adopting restarts nothing");
-            return self.stop(Verdict::Adopt, NoteKind::Adopt, text);
+            return self.stop(NoteKind::Adopt, text);
         }
         self.restore();
         self.state.adopt = false;
@@ -285,7 +285,7 @@ impl<'a> Planner<'a> {
         }
         let words = |(network, stack): &(String, StackName)| format!("network {network}, which stack {stack} makes");
         let text = self.awaited.iter().map(words).collect::<Vec<_>>().join(", ");
-        self.stop(Verdict::Waiting, NoteKind::Waiting, format!("waits for {text}"));
+        self.stop(NoteKind::Waiting, format!("waits for {text}"));
         true
     }
 
@@ -297,7 +297,7 @@ impl<'a> Planner<'a> {
         }
         let names: Vec<&str> = self.input.unsettled.iter().map(StackName::as_str).collect();
         let text = format!("waits until {} has converged", names.join(", "));
-        self.stop(Verdict::Waiting, NoteKind::Waiting, text);
+        self.stop(NoteKind::Waiting, text);
         true
     }
 
@@ -335,17 +335,17 @@ impl<'a> Planner<'a> {
                 policy.brake_restarts_percent_max
             )
         };
-        self.stop(Verdict::Approve, NoteKind::Braked, text.clone());
+        self.stop(NoteKind::Braked, text.clone());
         self.tell_once(Event::Braked, &format!("braked {fingerprint}"), text);
         true
     }
 
     /// Says why nothing is done, and does nothing: neither steps nor a changed state.
-    fn stop(&mut self, verdict: Verdict, kind: NoteKind, text: String) {
+    fn stop(&mut self, kind: NoteKind, text: String) {
         self.plan.steps.clear();
         self.plan.tells.clear();
         self.restore();
-        self.plan.verdict = verdict;
+        self.plan.verdict = kind.verdict().unwrap_or(self.plan.verdict);
         self.note(kind, text);
     }
 

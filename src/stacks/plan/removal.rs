@@ -28,7 +28,7 @@ impl Planner<'_> {
         }
         let services = self.state.owned.services.len();
         let text = format!("not in git any more; its {services} services are kept");
-        self.stop(Verdict::Orphan, NoteKind::Orphan, text.clone());
+        self.stop(NoteKind::Orphan, text.clone());
         self.tell_once(Event::Orphaned, "orphaned", text);
     }
 

@@ -251,6 +251,23 @@ pub enum NoteKind {
     Remark,
 }
 
+impl NoteKind {
+    /// The verdict on a stack whose plan stops for such a note; none if no plan stops for it.
+    pub fn verdict(self) -> Option<Verdict> {
+        match self {
+            Self::Waiting => Some(Verdict::Waiting),
+            Self::Braked => Some(Verdict::Approve),
+            Self::Held => Some(Verdict::Held),
+            Self::Drift => Some(Verdict::Drift),
+            Self::Orphan => Some(Verdict::Orphan),
+            Self::Adopt => Some(Verdict::Adopt),
+            Self::Paused => Some(Verdict::Paused),
+            Self::Error => Some(Verdict::Error),
+            Self::Remark | Self::Leftover => None,
+        }
+    }
+}
+
 /// One thing to do; plain data that carry all they need.
 ///
 /// A spec may still *name* an object that an earlier step of the same plan makes, where its ID would stand.
