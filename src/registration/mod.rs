@@ -212,7 +212,7 @@ impl<E: Engine> Registrar<E> {
         let reported = &self.reported;
         let registered = Registered { services: &services, checks: &checks, agent_address: ways.address, reported };
         let with = With { address, ways, token_id: token_id.as_deref() };
-        let Plan { steps, remarks, is_cut } = self.plan(node.as_ref(), own, with, &registered, now);
+        let Plan { steps, remarks, is_cut } = self.plan(node.as_ref(), own, &with, &registered, now);
         outcome.remarks.extend(remarks);
         let ours = services.iter().filter(|(_, entry)| entry.is_of(&self.options.owner));
         let mut ours: BTreeSet<String> = ours.map(|(id, _)| id.clone()).collect();
@@ -279,7 +279,7 @@ impl<E: Engine> Registrar<E> {
         &self,
         node: Option<&(Node, BTreeSet<String>)>,
         own: Wanted,
-        with: With<'_>,
+        with: &With<'_>,
         registered: &Registered<'_>,
         now: Instant,
     ) -> Plan {

@@ -17,7 +17,6 @@ mod objects;
 mod services;
 
 use std::fmt;
-use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -180,9 +179,9 @@ impl Swarm {
     async fn read<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, Error> {
         let ask = || {
             let (operation, request) = self.request(Method::GET, path);
-            self.read_bytes(operation, request.query(query), READ_TIMEOUT)
+            Box::pin(self.read_bytes(operation, request.query(query), READ_TIMEOUT))
         };
-        let mut first = pin!(ask());
+        let mut first = ask();
         let mut answered = timeout(ASK_AGAIN, &mut first).await.ok();
         let body = loop {
             if let Some(body) = answered {
