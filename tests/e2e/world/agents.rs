@@ -172,7 +172,7 @@ impl World {
     pub(super) async fn agent_log(&self, node: usize) -> Result<String> {
         let agent = self.agent(node).await?;
         let output =
-            self.node(node).docker_command(["logs", "--tail", "60", &agent]).stdin(Stdio::null()).output().await?;
+            self.node(node).docker_command(["logs", "--tail", "1000", &agent]).stdin(Stdio::null()).output().await?;
         Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     }
 

@@ -1,6 +1,8 @@
 //! Everything secured at once, as our own files say: Consul by the security parts of `consul/*.hcl`, its tokens by what
 //! `swarmkeeper consul policies` prints, the API by certificates.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -225,12 +227,14 @@ impl World {
         self.write_secret(number, "people.pem", std::fs::read_to_string(self.trust.people.ca())?)
     }
 
-    /// In place of an older one at once.
+    /// For root only, and in place of an older one at once.
     fn write_secret(&self, node: usize, name: &str, content: String) -> Result<()> {
         let folder = self.node(node).dir().join(FOLDER[0]);
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("new"), content)?;
-        Ok(std::fs::rename(folder.join("new"), folder.join(name))?)
+        let new = folder.join("new");
+        std::fs::write(&new, content)?;
+        std::fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+        Ok(std::fs::rename(&new, folder.join(name))?)
     }
 
     async fn secure_consul(&self) -> Result<()> {
