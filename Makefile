@@ -7,7 +7,7 @@ BINARY   = $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host:
 .DEFAULT_GOAL := help
 .PHONY: help tools build image lab lab-down demo test test-engines chaos bench clean
 # All but what does not depend on how an engine stores a service.
-ENGINE_SKIPS = --skip registering:: --skip leading:: --skip faults:: --skip leaving::
+ENGINE_SKIPS = --skip registering:: --skip leading:: --skip faults:: --skip securing:: --skip leaving::
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'

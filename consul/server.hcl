@@ -38,6 +38,7 @@ leave_on_terminate = false
 # ports { https = 8501, http = -1 }  # http off: a process on the node needs a certificate too
 
 # Instead of TCP on loopback, a socket that only one group may open: CONSUL_HTTP_ADDR=unix:///run/consul/consul.sock
+# With TLS as well, `ports.http` above must then not be -1, which turns the socket off, too.
 # addresses    { http = "unix:///run/consul/consul.sock" }
 # unix_sockets { group = "…", mode = "0660" }
 

@@ -26,6 +26,7 @@ mod leading;
 mod leaving;
 mod registering;
 mod rollouts;
+mod securing;
 mod world;
 
 use std::future::Future;
@@ -107,10 +108,12 @@ fn main() {
         faults::a_node_cut_off_and_back,
         faults::an_engine_restarted,
         faults::a_swarm_without_quorum_is_left_alone_and_said,
+        securing::everything_works_where_everything_is_secured,
         leaving::leave_takes_our_things_away_and_nothing_else,
         // From here on without Consul.
         coordinating::without_consul_the_swarm_elects_a_leader_that_deploys,
         coordinating::without_consul_a_killed_leader_is_replaced,
+        securing::without_consul_a_webhook_at_a_follower_reaches_the_leader_over_https,
     ];
     let trials = cases.into_iter().map(|(name, case)| Trial::test(name, move || run(case))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -28,6 +28,7 @@ impl World {
             .args(args)
             .env("SWARMKEEPER_AGENT_URL", self.api(node, ""))
             .env("SWARMKEEPER_API_TOKEN", keeper::API_TOKEN)
+            .env("SWARMKEEPER_TLS_CA_FILE", self.trust.ca())
             .env("DOCKER_HOST", format!("unix://{}", self.node(node).docker_socket().display()))
             .env("DOCKER_CONFIG", self.lab.layout().docker_config())
             .stdin(Stdio::null())
@@ -143,7 +144,7 @@ impl World {
     }
 
     pub(super) fn api(&self, node: usize, path: &str) -> String {
-        format!("http://{}:{}{path}", self.node(node).address(), keeper::PORT)
+        format!("{}://{}:{}{path}", self.trust.scheme(), self.node(node).address(), keeper::PORT)
     }
 
     pub(super) async fn answers(&self, node: usize) -> bool {
@@ -172,7 +173,7 @@ impl World {
     pub(super) async fn agent_log(&self, node: usize) -> Result<String> {
         let agent = self.agent(node).await?;
         let output =
-            self.node(node).docker_command(["logs", "--tail", "60", &agent]).stdin(Stdio::null()).output().await?;
+            self.node(node).docker_command(["logs", "--tail", "1000", &agent]).stdin(Stdio::null()).output().await?;
         Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     }
 

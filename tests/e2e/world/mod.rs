@@ -10,11 +10,14 @@ pub mod faults;
 mod figures;
 mod names;
 mod record;
+#[allow(dead_code, reason = "only the end-to-end tests secure anything")]
+mod secured;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use secured::Trust;
 use swarmkeeper_lab::layout::HOST;
 use swarmkeeper_lab::{Dns, Image, Lab, Node, Options, Repo, keeper};
 use wiremock::matchers::any;
@@ -50,6 +53,7 @@ pub struct World {
     lab: Lab,
     repo: Repo,
     client: reqwest::Client,
+    trust: Trust,
     /// Where the agents tell people what became of their stacks.
     chat: MockServer,
 }
@@ -83,8 +87,8 @@ impl World {
         let binary = Path::new(env!("CARGO_BIN_EXE_swarmkeeper"));
         keeper::deploy(&lab, binary, &checkout(), &git_url(&repo), &more).await?;
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(seconds(10)).build()?;
-        let world = Self { lab, repo, client, chat };
+        let trust = Trust::new(lab.layout().dir()).await?;
+        let world = Self { client: trust.client()?.build()?, lab, repo, trust, chat };
         world.agents_run(seconds(90)).await?;
         world.somebody_leads(seconds(60)).await?;
         // The tests pull the private image by hand on the node where they run containers.

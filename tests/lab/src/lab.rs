@@ -1,6 +1,7 @@
 //! Bringing the lab up, and holding it.
 
 use crate::background::Background;
+use crate::consul::Secured;
 use crate::generation::Engine;
 use crate::git::{self, GitServer, Repo};
 use crate::image::Busybox;
@@ -202,6 +203,24 @@ impl Lab {
     pub fn drop_streams(&self, node: usize) -> Result<()> {
         let streams = self.held.as_ref().and_then(|held| held.streams.get(node - 1));
         streams.context("only who holds the lab can drop streams")?.drop_all();
+        Ok(())
+    }
+
+    /// Restarts every node's Consul, secured as `secured` says for it, or open where that is none.
+    ///
+    /// All at once, because those of one kind do not speak to the others; and killed, because a client that ends in order leaves the
+    /// cluster.
+    pub async fn secure_consul(&self, secured: impl Fn(&Node) -> Option<Secured>) -> Result<()> {
+        for node in &self.nodes {
+            node.kill_consul().await?;
+            consul::secure(&node.machine, secured(node).as_ref())?;
+        }
+        for node in &self.nodes {
+            node.launch_consul().await?;
+        }
+        for node in &self.nodes {
+            consul::wait_for_leader(&node.machine, &node.spec).await?;
+        }
         Ok(())
     }
 

@@ -22,6 +22,7 @@
 //!
 //! It runs as root on Debian; `lab install` says what else it needs. The `lab` program does the same by hand.
 
+mod authority;
 mod background;
 mod command;
 mod consul;
@@ -44,6 +45,8 @@ mod registry;
 mod sources;
 mod state;
 
+pub use authority::{Authority, Holder, Identity};
+pub use consul::Secured;
 pub use generation::Engine;
 pub use git::{BRANCH, GitFault, GitServer, Repo};
 pub use image::{APP_PORT, Behaviour, Image};

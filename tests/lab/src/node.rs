@@ -137,9 +137,12 @@ impl Node {
         command
     }
 
-    /// A request to the node's Consul, unrecorded, from within the node.
-    pub async fn consul(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>> {
-        send(&consul::via(&self.spec), request).await
+    /// A request to the node's Consul, unrecorded, from within the node, with the right to do everything.
+    pub async fn consul(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Bytes>> {
+        if let Some(token) = consul::token(&self.machine) {
+            request.headers_mut().insert("x-consul-token", token.parse()?);
+        }
+        send(&consul::via(&self.machine, &self.spec), request).await
     }
 
     /// `GET <path>` of the node's Consul, as JSON; an error unless it answers 200.
