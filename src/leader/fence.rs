@@ -96,7 +96,7 @@ impl Gate {
     }
 
     /// Asks the candidate to let another lead: it closes the gate at once, gives the lock back when no write can be under way any more,
-    /// and does not stand again for [`super::COOL_DOWN`]. Does nothing unless we lead.
+    /// and does not stand before another one has led, or [`super::COOL_DOWN`] has passed. Does nothing unless we lead.
     pub fn step_down(&self) {
         self.notes.step_down.notify_one();
     }

@@ -44,6 +44,8 @@ impl World {
     /// Has another binary of ours be the agent of one manager from now on.
     pub async fn manager_runs(&self, node: usize, binary: &Path) -> Result<()> {
         let image = keeper::push_image(&self.lab, binary, &checkout(), "previous").await?;
+        // The service below is made without credentials for the registry.
+        self.node(node).docker(["pull", "--quiet", &image]).await?;
         let swarm = self.swarm(1).await?;
         let keeper = swarm.service("swarmkeeper_keeper").await?;
         let mut spec = keeper.spec.clone();
