@@ -49,15 +49,38 @@ impl Before {
     }
 }
 
+/// How often a stack is retried whose task an engine refused.
+const RETRIES_MAX: usize = 3;
+
+/// What the note of such a stack says.
+const REFUSED: &str = "rejected on";
+
 /// Every stack runs its last commit.
 pub async fn swarm_is_as_head_says(world: &World, load: &Load) -> Result<()> {
     for (stack, number) in load.last() {
+        retry_what_an_engine_refused(world, &stack).await?;
         world.reaches(&stack, "ok", seconds(60)).await?;
         let service = format!("{stack}_web");
         let spec = world.service_spec(&service).await?;
         let found = &spec["TaskTemplate"]["ContainerSpec"]["Env"];
         ensure!(*found == serde_json::json!([format!("COMMIT={number}")]), "{service} has {found}, not {number}");
         world.task_runs(&service, seconds(30)).await?;
+    }
+    Ok(())
+}
+
+/// An engine that was killed may refuse tasks for what it left behind, such as a network's interface. Swarm then rolls the service back,
+/// and we hold the revision until a person says otherwise: here this one does, as the status tells it to.
+async fn retry_what_an_engine_refused(world: &World, stack: &str) -> Result<()> {
+    for _ in 0..RETRIES_MAX {
+        let found = world.stack(stack).await?;
+        let note = found["note"].as_str().unwrap_or_default();
+        if found["state"] != "held" || !note.contains(REFUSED) {
+            break;
+        }
+        println!("{stack} is retried, since an engine refused its task: {note}");
+        world.keeper_ok(&["retry", stack]).await?;
+        world.settled().await?;
     }
     Ok(())
 }
