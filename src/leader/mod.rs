@@ -47,7 +47,7 @@
 //! servers while 500 services are registered.
 //!
 //! The loss of a node with our leader on it, and with Consul's Raft leader as well: another one writes within 13 s. Nobody can before the
-//! swarm itself takes writes again: where swarm's Raft leader was on that node too, its managers take 11 to 19 s.
+//! swarm itself takes writes again: where swarm's Raft leader was on that node too, its managers took 11 to 24 s.
 //!
 //! # What it assumes
 //!
