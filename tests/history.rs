@@ -13,18 +13,9 @@ const BLOG: &str = "services/bbbbbbbbbbbbbbbbbbbbbbbbb/update?version=7";
 
 /// A request that arrives so many milliseconds after the beginning, is answered with 200, and takes 10 ms.
 fn request(target: Target, at: u64, method: &str, path: &str, body: Option<Value>) -> Recorded {
-    Recorded {
-        time: format!("2026-01-01T00:{:02}:{:02}.{:03}Z", at / 60_000, at / 1_000 % 60, at % 1_000),
-        node: "m1".into(),
-        target,
-        method: method.into(),
-        path: path.into(),
-        user_agent: None,
-        status: Some(200),
-        body: body.map(|body| body.to_string()),
-        body_bytes: 0,
-        millis: 10,
-    }
+    let time = format!("2026-01-01T00:{:02}:{:02}.{:03}Z", at / 60_000, at / 1_000 % 60, at % 1_000);
+    let arrived = Recorded::arrived(time, "m1", target, method, path);
+    Recorded { status: Some(200), body: body.map(|body| body.to_string()), millis: 10, ..arrived }
 }
 
 fn lasting(recorded: Recorded, millis: u64) -> Recorded {

@@ -59,6 +59,22 @@ pub enum Effect {
 }
 
 impl Recorded {
+    /// A request that has arrived at `time` (RFC 3339, UTC): without a body, and not answered yet.
+    pub fn arrived(time: String, node: &str, target: Target, method: &str, path: &str) -> Self {
+        Self {
+            time,
+            node: node.into(),
+            target,
+            method: method.into(),
+            path: path.into(),
+            user_agent: None,
+            status: None,
+            body: None,
+            body_bytes: 0,
+            millis: 0,
+        }
+    }
+
     /// The path without the query, and for the engine without its version.
     pub fn route(&self) -> &str {
         let path = self.path.split_once('?').map_or(self.path.as_str(), |(path, _)| path);
@@ -240,18 +256,8 @@ mod tests {
     use super::*;
 
     fn request(target: Target, method: &str, path: &str, body: Option<&str>) -> Recorded {
-        Recorded {
-            time: String::new(),
-            node: "m1".into(),
-            target,
-            method: method.into(),
-            path: path.into(),
-            user_agent: None,
-            status: Some(200),
-            body: body.map(Into::into),
-            body_bytes: 0,
-            millis: 0,
-        }
+        let arrived = Recorded::arrived(String::new(), "m1", target, method, path);
+        Recorded { status: Some(200), body: body.map(Into::into), ..arrived }
     }
 
     fn check(target: Target, method: &str, path: &str, expect: Effect) {

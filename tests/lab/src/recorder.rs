@@ -267,18 +267,11 @@ struct Pending {
 impl Pending {
     fn new(proxy: Arc<Proxy>, request: &Request<Incoming>, body: Arc<Mutex<BodyCopy>>) -> Self {
         let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let recorded = Recorded {
-            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            node: proxy.node.to_owned(),
-            target: proxy.target,
-            method: request.method().to_string(),
-            path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
-            user_agent: request.headers().get("user-agent").map(text),
-            status: None,
-            body: None,
-            body_bytes: 0,
-            millis: 0,
-        };
+        let user_agent = request.headers().get("user-agent").map(text);
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let recorded = Recorded::arrived(time, proxy.node, proxy.target, request.method().as_str(), path);
+        let recorded = Recorded { user_agent, ..recorded };
         Self { proxy, recorded, body, start: Instant::now() }
     }
 
