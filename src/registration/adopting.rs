@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::facts::{Facts, Unread};
 use super::leftovers::{Inventory, Leftover, adopt, clean, leftovers};
 use super::plan::Step;
-use super::wanted::{Place, Running, Wanted, service_of, wanted};
+use super::wanted::{Running, Wanted, service_of, wanted};
 use super::{Engine, Options, perform};
 use crate::io::consul::{self, Consul};
 use crate::io::docker::{self, Container};
@@ -60,13 +60,7 @@ pub async fn review(
     let services_here =
         containers.iter().filter_map(|container| service_of(container)).map(ToOwned::to_owned).collect();
     facts.refresh(consul, &options.facts, services_here).await?;
-    let place = Place {
-        hostname: options.node.clone(),
-        owner: options.owner.clone(),
-        address: options.node_address.unwrap_or(ways.address),
-        runs_scripts: ways.runs_scripts,
-        rules: options.rules.clone(),
-    };
+    let place = options.place(ways);
     let stopping = BTreeSet::new();
     let running = Running { containers: &containers, stopping: &stopping, facts: &facts };
     let wanted: Vec<Wanted> = wanted(running, &place, &mut Vec::new()).collect();

@@ -58,7 +58,7 @@ use self::observe::{Node, Observer};
 use self::own::{DiskLevel, LastPass, Told};
 use self::plan::{Containers, Desired, Plan, Registered, Step, plan};
 use self::rules::Deregister;
-use self::wanted::{MAINTENANCE, META_OWNER, Place, Remark, Running, STOPPING, Wanted, service_of};
+use self::wanted::{MAINTENANCE, Place, Remark, Running, STOPPING, Wanted, service_of};
 use crate::io::consul::agent::{AgentWays, maintenance_check};
 use crate::io::consul::{self, Consul};
 use crate::io::{disk, docker};
@@ -82,6 +82,19 @@ pub struct Options {
     pub facts: FactKeys,
     /// The disk to watch; none for none.
     pub disk: Option<DiskMarks>,
+}
+
+impl Options {
+    /// Where entries stand, at a Consul agent with these ways.
+    fn place(&self, ways: AgentWays) -> Place {
+        Place {
+            hostname: self.node.clone(),
+            owner: self.owner.clone(),
+            address: self.node_address.unwrap_or(ways.address),
+            runs_scripts: ways.runs_scripts,
+            rules: self.rules.clone(),
+        }
+    }
 }
 
 /// Why a pass could not be made, or not to its end; the next one begins anew.
@@ -194,9 +207,9 @@ impl<E: Engine> Registrar<E> {
         self.reported.retain(|check, _| checks.contains_key(check));
         self.look_back(&services, &checks, now);
 
-        let address = self.options.node_address.unwrap_or(ways.address);
+        let place = self.options.place(ways);
         let mut outcome = Outcome::default();
-        let own = self.own(address, &with_engine(state, node.as_ref().err())).made_with(token_id.as_deref());
+        let own = self.own(place.address, &with_engine(state, node.as_ref().err())).made_with(token_id.as_deref());
         let own_id = own.registration.id.clone();
         let node = match node {
             Ok(node) => {
@@ -211,8 +224,8 @@ impl<E: Engine> Registrar<E> {
 
         let reported = &self.reported;
         let registered = Registered { services: &services, checks: &checks, agent_address: ways.address, reported };
-        let with = With { address, ways, token_id: token_id.as_deref() };
-        let Plan { steps, remarks, is_cut } = self.plan(node.as_ref(), own, &with, &registered, now);
+        let Plan { steps, remarks, is_cut } =
+            self.plan(node.as_ref(), own, &place, token_id.as_deref(), &registered, now);
         outcome.remarks.extend(remarks);
         let ours = services.iter().filter(|(_, entry)| entry.is_of(&self.options.owner));
         let mut ours: BTreeSet<String> = ours.map(|(id, _)| id.clone()).collect();
@@ -279,24 +292,18 @@ impl<E: Engine> Registrar<E> {
         &self,
         node: Option<&(Node, BTreeSet<String>)>,
         own: Wanted,
-        with: &With<'_>,
+        place: &Place,
+        token_id: Option<&str>,
         registered: &Registered<'_>,
         now: Instant,
     ) -> Plan {
-        let place = Place {
-            hostname: self.options.node.clone(),
-            owner: self.options.owner.clone(),
-            address: with.address,
-            runs_scripts: with.ways.runs_scripts,
-            rules: self.options.rules.clone(),
-        };
         let stopping = self.observer.stopping();
         let unpublished = node.map(|(node, _)| wanted::unpublished(&node.containers, &self.facts)).unwrap_or_default();
         let mut said = Vec::new();
         let containers = node.map(|(node, stay)| {
             let running = Running { containers: &node.containers, stopping: &stopping, facts: &self.facts };
-            let wanted = wanted::wanted(running, &place, &mut said);
-            let wanted = Box::new(wanted.map(|wanted| wanted.made_with(with.token_id)));
+            let wanted = wanted::wanted(running, place, &mut said);
+            let wanted = Box::new(wanted.map(|wanted| wanted.made_with(token_id)));
             Containers { wanted, unknown: stay, unpublished: &unpublished }
         });
         let mut plan = plan(Desired { owner: &self.options.owner, own, containers }, registered, now);
@@ -380,19 +387,12 @@ impl<E: Engine> Registrar<E> {
     }
 }
 
-/// What entries are made with.
-struct With<'a> {
-    address: IpAddr,
-    ways: AgentWays,
-    token_id: Option<&'a str>,
-}
-
 /// Takes everything away that `owner` has registered at this node's Consul agent, and says how many entries that were.
 pub async fn remove_own(consul: &Consul, owner: &str) -> Result<usize, consul::Error> {
-    let services = consul.agent_services().await?;
+    let services = consul.agent_services_as::<Entry>().await?;
     let mut removed = 0;
-    for service in services.values().filter(|service| service.meta.get(META_OWNER).is_some_and(|name| name == owner)) {
-        consul.deregister_service(&service.id).await?;
+    for (id, _) in services.iter().filter(|(_, entry)| entry.is_of(owner)) {
+        consul.deregister_service(id).await?;
         removed += 1;
     }
     Ok(removed)
