@@ -484,7 +484,7 @@ impl Election {
             self.claimed = false;
         }
         let free = lock.as_ref().is_some_and(|lock| lock.session.is_none());
-        if self.held.is_none() && lock.is_some() && !free && !self.is_ours(lock.as_ref()) {
+        if self.held.is_none() && lock.as_ref().is_some_and(|lock| self.is_anothers(lock)) {
             // Another one has had its turn. Should it be lost, everyone is needed.
             self.engine.cool_until = now;
         }
@@ -496,10 +496,13 @@ impl Election {
         lock.is_some_and(|lock| lock.session.is_some() && lock.session == self.session)
     }
 
+    fn is_anothers(&self, lock: &Lock) -> bool {
+        lock.session.is_some() && lock.session != self.session
+    }
+
     fn other_leader(&self) -> Option<super::LeaderInfo> {
-        let lock = self.seen.as_ref()?.lock.as_ref()?;
-        let held_by_other = lock.session.is_some() && lock.session != self.session;
-        lock.record.as_ref().filter(|_| held_by_other).map(|record| record.info(lock.modify_index))
+        let lock = self.seen.as_ref()?.lock.as_ref().filter(|lock| self.is_anothers(lock))?;
+        lock.record.as_ref().map(|record| record.info(lock.modify_index))
     }
 
     /// Constant while nothing changes: Consul wakes every watcher of a check whose text changes.
