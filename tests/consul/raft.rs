@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use swarmkeeper::leader::{ByConsul, Profile};
 
-use crate::coordination::{Candidate, options};
+use crate::coordination::{Candidate, PATIENCE, options};
 use crate::support::ConsulServer;
 
 const SERVICES: usize = 500;
@@ -34,8 +34,13 @@ async fn a_leader_lost_with_consuls_raft_leader_is_replaced_as_soon_as_any() {
     let mut follower = stand(&others[0], "n2");
     follower.follows("n1").await;
     // Consul's agent holds everything up while it tells its servers of something, here of the follower's check, and would do so until it
-    // notices that they are lost.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // notices that they are lost. A session is made when they know the check.
+    let consul = others[0].client();
+    let stood = Instant::now();
+    while !consul.session_list().await.unwrap().iter().any(|session| session.name.ends_with(":n2")) {
+        assert!(stood.elapsed() < PATIENCE, "the follower has no session");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     let begin = Instant::now();
     raft_leader.freeze();
