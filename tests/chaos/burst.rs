@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use swarmkeeper::leader::Profile;
 
 use super::faults::Broken;
 use super::world::{World, seconds};
@@ -23,9 +24,6 @@ const KILLED_AFTER: usize = 100;
 
 /// How long it stays away.
 const AWAY: Duration = Duration::from_secs(4);
-
-/// A leader whose check or session suffered has lost the lock by then.
-const CHECK_TTL: Duration = Duration::from_secs(6);
 
 /// The container, and what its services' names begin with.
 const NAME: &str = "burst";
@@ -83,7 +81,8 @@ async fn play(world: &World, stage: &Stage) -> Result<()> {
     world
         .eventually("each of the 500 is registered once", seconds(60), async || each_is_there_once(world).await)
         .await?;
-    tokio::time::sleep(CHECK_TTL).await;
+    // A leader whose check or session suffered has lost the lock by then.
+    tokio::time::sleep(Profile::DEFAULT.check_ttl).await;
     let after = world.eventually("somebody says who leads", seconds(20), async || world.term().await).await?;
     ensure!(after == term, "the leadership was lost: term {term} before the election, {after} after it");
     Ok(())

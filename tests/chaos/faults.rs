@@ -36,7 +36,7 @@ impl fmt::Display for Broken {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     AgentKilled,
     LeaderKilled,
@@ -100,7 +100,7 @@ pub async fn inflict(world: &World, rng: &mut Rng, count: usize, deadline: Insta
         match one(world, fault, rng).await {
             Ok(what) => {
                 done += 1;
-                kinds.insert(format!("{fault:?}"));
+                kinds.insert(fault);
                 println!("{done:>4}  {fault:?} {what} ({} s)", began.elapsed().as_secs());
             }
             Err(error) if error.is::<Broken>() => return Err(error),
