@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tokio::process::Command;
-use world::{World, app, seconds};
+use world::{PUSH, World, app, seconds};
 
 /// Each figure is the median of so many measurements.
 const ROUNDS: usize = 5;
@@ -269,7 +269,7 @@ async fn push_to_write(world: &World) -> Result<Figure> {
         world.commit_quietly(&stack, &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
         let mark = world.mark();
         let began = world.now();
-        world.webhook_at(2, "github", br#"{"ref":"refs/heads/main"}"#).await?;
+        world.webhook_at(2, "github", PUSH).await?;
         times.push(world.until_service_write(mark, began).await?);
         world.reaches(&stack, "ok", seconds(60)).await?;
     }

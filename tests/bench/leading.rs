@@ -9,7 +9,7 @@ use swarmkeeper::spec::ConfigSpec;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::world::{World, app, seconds};
+use super::world::{PUSH, World, app, seconds};
 use super::{Figure, ROUNDS, median};
 
 /// A node that was cut off takes its time to come back.
@@ -26,8 +26,6 @@ const PROBE: &str = "bench-takes-writes";
 
 /// Longest wait for an engine to take it; one that still believes in a lost Raft leader never answers.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-
-const PUSHED: &[u8] = br#"{"ref":"refs/heads/main"}"#;
 
 /// From the leader's release of the lock to the acquisition by the next, as the recorders saw them.
 pub async fn hand_over(world: &World) -> Result<Figure> {
@@ -54,7 +52,7 @@ pub async fn killed(world: &World, how: &str, limit: f64) -> Result<Figure> {
         let began = world.now();
         world.kill_agent(leader).await?;
         let next = world.a_new_term_begins(term, seconds(30)).await?;
-        world.webhook_at(next, "github", PUSHED).await?;
+        world.webhook_at(next, "github", PUSH).await?;
         times.push(world.until_service_write(mark, began).await?);
         world.agents_run(seconds(90)).await?;
         world.reaches(&stack, "ok", seconds(60)).await?;
@@ -94,7 +92,7 @@ async fn lost(world: &World, with_raft: bool) -> Result<(f64, f64)> {
         let first_write = async {
             let next = world.somebody_else_leads(leader, seconds(40)).await?;
             eprintln!("  node {next} leads after {:.1} s", seconds_since(began));
-            world.webhook_at(next, "github", PUSHED).await?;
+            world.webhook_at(next, "github", PUSH).await?;
             world.until_service_write(mark, began).await
         };
         let (our, swarm) = tokio::join!(first_write, takes_writes(world, leader, began));

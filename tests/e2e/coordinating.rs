@@ -8,7 +8,7 @@ use swarmkeeper::io::swarm::Error;
 use swarmkeeper::model::Sensitive;
 use swarmkeeper::spec::{ConfigSpec, Labels};
 
-use crate::world::{World, app, seconds};
+use crate::world::{World, app, follower_of, seconds};
 
 #[path = "../models/swarm.rs"]
 #[allow(dead_code, reason = "the simulation uses more of it")]
@@ -105,11 +105,7 @@ pub async fn without_consul_the_swarm_elects_a_leader_that_deploys(world: &World
     world.reaches("alone", "ok", seconds(60)).await?;
 
     // A webhook at a follower reaches the leader through its API.
-    let follower = (1..=3).find(|node| *node != leader).unwrap_or(1);
-    let revision = world.commit_quietly("alone", &[("compose.yml", Some(&app("1.1.0", "", "")))]).await?;
-    let status = world.webhook_at(follower, "github", br#"{"ref":"refs/heads/main"}"#).await?;
-    ensure!(status == 202 || status == 200, "answered {status}");
-    world.has_seen(&revision).await?;
+    world.push_and_tell(follower_of(leader), "alone", &app("1.1.0", "", "")).await?;
     world.image_becomes("alone_web", "1.1.0", seconds(60)).await?;
     let said = world.keeper_inside(leader, &["doctor"]).await?;
     ensure!(said.out.contains("none is configured"), "the doctor says what needs Consul: {said:?}");

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::world::{World, app, seconds};
+use crate::world::{PUSH, World, app, seconds};
 
 pub async fn a_webhook_with_a_bad_signature_does_nothing(world: &World) -> Result<()> {
     world.settled().await?;
     let mark = world.mark();
-    let status = world.webhook("github", br#"{"ref":"refs/heads/main"}"#, "the wrong secret").await?;
+    let status = world.webhook("github", PUSH, "the wrong secret").await?;
     ensure!(status == 401, "refused with {status}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.no_writes(mark).await
@@ -22,7 +22,7 @@ pub async fn a_signed_webhook_deploys_at_once(world: &World) -> Result<()> {
     let pushed = Instant::now();
     // Whichever node receives it wakes the leader.
     for node in [1, 2, 3] {
-        let status = world.webhook_at(node, "github", br#"{"ref":"refs/heads/main"}"#).await?;
+        let status = world.webhook_at(node, "github", PUSH).await?;
         ensure!(status == 202 || status == 200, "answered {status}");
     }
     world.has_seen(&revision).await?;

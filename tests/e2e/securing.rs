@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
 
-use crate::world::{World, app, seconds};
+use crate::world::{World, app, follower_of, seconds};
 
 /// The worker, which has the smaller policy.
 const WORKER: usize = 4;
@@ -34,7 +34,7 @@ async fn work_secured(world: &World) -> Result<()> {
     world.commit_for(follower, "guarded", &[("compose.yml", Some(&guarded("1.0.0")))]).await?;
     world.reaches_at(follower, "guarded", "ok", seconds(60)).await?;
     world.dns_answers(WORKER, "guarded.service.consul", &NODES, seconds(15)).await?;
-    push_and_tell(world, follower, "guarded", &guarded("1.1.0")).await?;
+    world.push_and_tell(follower, "guarded", &guarded("1.1.0")).await?;
     world.image_becomes("guarded_web", "1.1.0", seconds(60)).await?;
     for node in 1..=4 {
         let said = world.keeper_inside(node, &["doctor"]).await?;
@@ -60,21 +60,9 @@ pub async fn without_consul_a_webhook_at_a_follower_reaches_the_leader_over_http
     let follower = follower_of(world.somebody_leads(seconds(150)).await?);
     world.commit_for(follower, "relayed", &[("compose.yml", Some(&app("1.0.0", "", "")))]).await?;
     world.reaches_at(follower, "relayed", "ok", seconds(60)).await?;
-    push_and_tell(world, follower, "relayed", &app("1.1.0", "", "")).await?;
+    world.push_and_tell(follower, "relayed", &app("1.1.0", "", "")).await?;
     world.image_becomes("relayed_web", "1.1.0", seconds(60)).await?;
     world.nobody_was_denied().await
-}
-
-/// Commits, tells nobody but the follower, and waits until the leader knows.
-async fn push_and_tell(world: &World, follower: usize, stack: &str, file: &str) -> Result<()> {
-    let revision = world.commit_quietly(stack, &[("compose.yml", Some(file))]).await?;
-    let status = world.webhook_at(follower, "github", br#"{"ref":"refs/heads/main"}"#).await?;
-    ensure!(status == 202 || status == 200, "answered {status}");
-    world.has_seen(&revision).await
-}
-
-fn follower_of(leader: usize) -> usize {
-    if leader == 1 { 2 } else { 1 }
 }
 
 /// One task on every node, at a port of the node.

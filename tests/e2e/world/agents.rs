@@ -8,7 +8,7 @@ use serde_json::Value;
 use swarmkeeper::io::swarm::{Options, Swarm};
 use swarmkeeper_lab::keeper;
 
-use super::{Said, World, seconds};
+use super::{PUSH, Said, World, seconds};
 
 const IMAGE_OF_SERVICE: &str = "{{.Spec.TaskTemplate.ContainerSpec.Image}}";
 
@@ -279,12 +279,20 @@ impl World {
         self.post_webhook(node, kind, body, keeper::WEBHOOK_SECRET).await
     }
 
+    /// Commits a file of one stack, tells nobody but `node`, and waits until the leader knows.
+    pub async fn push_and_tell(&self, node: usize, stack: &str, file: &str) -> Result<()> {
+        let revision = self.commit_quietly(stack, &[("compose.yml", Some(file))]).await?;
+        let status = self.webhook_at(node, "github", PUSH).await?;
+        ensure!(status == 202 || status == 200, "answered {status}");
+        self.has_seen(&revision).await
+    }
+
     /// Sends a signed push event to the first manager that accepts it, as a load balancer would.
     pub async fn webhook_somewhere(&self) -> Result<()> {
         self.eventually("a manager accepts a webhook", seconds(20), async || {
             let mut last = anyhow!("no manager");
             for node in 1..=3 {
-                match self.webhook_at(node, "github", br#"{"ref":"refs/heads/main"}"#).await {
+                match self.webhook_at(node, "github", PUSH).await {
                     Ok(200 | 202) => return Ok(()),
                     Ok(status) => last = anyhow!("node {node} answers {status}"),
                     Err(error) => last = error,

@@ -133,11 +133,7 @@ impl World {
 
     /// A stranger deletes the leaders' lock.
     pub async fn delete_lock(&self) -> Result<()> {
-        let request =
-            hyper::Request::delete("/v1/kv/swarmkeeper/v1/lab/leader").body(http_body_util::Full::default())?;
-        let answer = self.node(1).consul(request).await?;
-        ensure!(answer.status().is_success(), "{}", answer.status());
-        Ok(())
+        self.node(1).consul_delete("/v1/kv/swarmkeeper/v1/lab/leader").await
     }
 
     /// A stranger registers something else under the IDs of a node's registrations. As long as it does, they are the stranger's.

@@ -26,6 +26,14 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 /// The registry's private image; its tags are 1.0.0, 1.1.0 and `broken`, which exits with 1.
 const IMAGE: &str = "app";
 
+/// A push to the branch that our agents follow, as git hosts tell of it.
+pub const PUSH: &[u8] = br#"{"ref":"refs/heads/main"}"#;
+
+/// A manager beside the leader.
+pub fn follower_of(leader: usize) -> usize {
+    if leader == 1 { 2 } else { 1 }
+}
+
 /// A timeout.
 pub fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)

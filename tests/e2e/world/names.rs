@@ -68,10 +68,7 @@ impl World {
     }
 
     pub async fn wipe_consul_kv(&self) -> Result<()> {
-        let request = hyper::Request::delete("/v1/kv/?recurse").body(http_body_util::Full::default())?;
-        let answer = self.node(1).consul(request).await?;
-        ensure!(answer.status().is_success(), "{}", answer.status());
-        Ok(())
+        self.node(1).consul_delete("/v1/kv/?recurse").await
     }
 
     pub async fn restart_consul(&self, node: usize) -> Result<()> {

@@ -162,9 +162,7 @@ impl World {
         for token in tokens.as_array().into_iter().flatten() {
             if token["Policies"][0]["Name"] == policy && token["AccessorID"] != new {
                 let path = format!("/v1/acl/token/{}", token["AccessorID"].as_str().unwrap_or_default());
-                let request = hyper::Request::delete(path).body(http_body_util::Full::default())?;
-                let answer = self.node(1).consul(request).await?;
-                ensure!(answer.status().is_success(), "{}", answer.status());
+                self.node(1).consul_delete(&path).await?;
             }
         }
         self.agents_run(seconds(20)).await

@@ -156,10 +156,20 @@ impl Node {
 
     /// `PUT <path>` of the node's Consul. Returns the answer's text; an error unless it is 200.
     pub async fn consul_put(&self, path: &str, body: impl Into<Bytes>) -> Result<String> {
-        let answer = self.consul(Request::put(path).body(Full::new(body.into()))?).await?;
+        self.consul_write(Request::put(path).body(Full::new(body.into()))?).await
+    }
+
+    /// `DELETE <path>` of the node's Consul; an error unless the answer is 200.
+    pub async fn consul_delete(&self, path: &str) -> Result<()> {
+        self.consul_write(Request::delete(path).body(Full::default())?).await.map(drop)
+    }
+
+    async fn consul_write(&self, request: Request<Full<Bytes>>) -> Result<String> {
+        let what = format!("{} {}", request.method(), request.uri());
+        let answer = self.consul(request).await?;
         let text = String::from_utf8_lossy(answer.body()).into_owned();
         if !answer.status().is_success() {
-            bail!("Consul of {}: PUT {path}: {}: {text}", self.name(), answer.status());
+            bail!("Consul of {}: {what}: {}: {text}", self.name(), answer.status());
         }
         Ok(text)
     }
